@@ -1,0 +1,121 @@
+"""Similarities between embeddings: higher always means closer, so polarity is a property of the type, not of a flag.
+
+Thresholds everywhere in Embattle are in the units defined here. `distance` turns a similarity into the usual distance for
+display only; ranks and objectives are built on similarities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from embattle.errors import ConfigError
+
+# Similarities against a gallery are computed this many columns at a time: memory stays bounded, and because the shape of
+# every product is fixed by the gallery alone, a row's numbers do not depend on who else is asked about.
+COLUMN_TILE = 16_384
+# Smallest norm we divide by; below it an embedding has no direction.
+_TINY = 1e-12
+
+
+@runtime_checkable
+class Similarity(Protocol):
+    """How close two embeddings are; higher = closer."""
+
+    name: str
+
+    def pair(self, a: Tensor, b: Tensor) -> Tensor:
+        """Similarity of (..., D) with (..., D) -> (...), broadcasting."""
+        ...
+
+    def cross(self, a: Tensor, gallery: Tensor) -> Tensor:
+        """Similarity of every row of (n, D) with every row of (M, D) -> (n, M)."""
+        ...
+
+    def distance(self, similarity: Tensor) -> Tensor:
+        """The distance people quote for a similarity."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Cosine of the angle between two embeddings, in [-1, 1]; its distance is 1 - cosine.
+
+    >>> Cosine().pair(torch.tensor([3.0, 0.0]), torch.tensor([2.0, 0.0])).item()
+    1.0
+    """
+
+    name: str = "cosine"
+
+    def pair(self, a: Tensor, b: Tensor) -> Tensor:
+        """Cosine of (..., D) and (..., D) -> (...)."""
+        return (_unit(a) * _unit(b)).sum(-1)
+
+    def cross(self, a: Tensor, gallery: Tensor) -> Tensor:
+        """Cosine of (n, D) with each row of (M, D) -> (n, M)."""
+        a = _unit(a)
+        return torch.cat([a @ _unit(part).T for part in gallery.split(COLUMN_TILE)], dim=1)
+
+    def distance(self, similarity: Tensor) -> Tensor:
+        """1 - cosine, in [0, 2]."""
+        return 1 - similarity
+
+
+@dataclass(frozen=True)
+class Euclidean:
+    """Negative Euclidean distance between two embeddings, in (-inf, 0].
+
+    >>> Euclidean().pair(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])).item()
+    -5.0
+    """
+
+    name: str = "euclidean"
+
+    def pair(self, a: Tensor, b: Tensor) -> Tensor:
+        """Minus the distance of (..., D) and (..., D) -> (...)."""
+        return -_safe_norm(((a - b) ** 2).sum(-1))
+
+    def cross(self, a: Tensor, gallery: Tensor) -> Tensor:
+        """Minus the distance of (n, D) to each row of (M, D) -> (n, M)."""
+        return torch.cat([self._tile(a, part) for part in gallery.split(COLUMN_TILE)], dim=1)
+
+    @staticmethod
+    def _tile(a: Tensor, part: Tensor) -> Tensor:
+        # |a|^2 - 2ab + |b|^2 loses digits when a and b are far from the origin and close together: measuring from the
+        # gallery part's mean keeps the numbers small. One matrix product instead of an (n, M, D) difference.
+        centre = part.mean(0)
+        a, part = a - centre, part - centre
+        squared = (a * a).sum(-1, keepdim=True) + (part * part).sum(-1) - 2 * (a @ part.T)
+        return -_safe_norm(squared)
+
+    def distance(self, similarity: Tensor) -> Tensor:
+        """Euclidean distance, in [0, inf)."""
+        return -similarity
+
+
+SIMILARITIES: dict[str, Similarity] = {"cosine": Cosine(), "euclidean": Euclidean()}
+
+
+def by_name(similarity: str | Similarity) -> Similarity:
+    """The similarity called "cosine" or "euclidean"; an object that already is one is passed through.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if not isinstance(similarity, str):
+        return similarity
+    if similarity not in SIMILARITIES:
+        raise ConfigError(f"similarity {similarity!r} is not known; write one of: {', '.join(sorted(SIMILARITIES))}")
+    return SIMILARITIES[similarity]
+
+
+def _unit(z: Tensor) -> Tensor:
+    return z / z.norm(dim=-1, keepdim=True).clamp_min(_TINY)
+
+
+def _safe_norm(squared: Tensor) -> Tensor:
+    # The square root has an infinite slope at 0 (an image compared with its own copy): the clamp has slope 0 there.
+    return squared.clamp_min(_TINY).sqrt()
