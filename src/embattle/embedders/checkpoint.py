@@ -1,0 +1,115 @@
+"""Checkpoints: one safetensors file that carries weights, the network's name and arguments, and the preprocessing.
+
+Nothing in it is executed on loading (house rule: files from outside are hostile).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from embattle import networks
+from embattle.embedders.embedder import Embedder
+from embattle.errors import ModelError, RunIncomplete
+
+FORMAT = "embattle.checkpoint/1"
+
+
+def save_checkpoint(
+    path: Path,
+    module: nn.Module,
+    *,
+    network: str,
+    network_args: Mapping[str, Any],
+    similarity: str,
+    channels: int,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes `module` with everything needed to use it again; the file appears complete or not at all.
+
+    Args:
+        path: where to write; ".safetensors" by custom.
+        module: built by `networks.build(network, **network_args)`.
+        network, network_args: how to build the module again.
+        similarity, channels, size, mean, std: as in `Embedder`.
+        training: anything worth knowing about how it was trained; kept, never interpreted.
+
+    Raises:
+        RunIncomplete: the folder cannot be written to.
+    """
+    meta = {
+        "format": FORMAT, "network": network, "network_args": dict(network_args), "similarity": similarity,
+        "channels": channels, "size": size, "mean": mean, "std": std, "training": dict(training or {}),
+    }  # fmt: skip
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+    payload = safetensors.torch.save(state, metadata={"embattle": json.dumps(meta, sort_keys=True)})
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".unfinished-", delete=False) as file:
+            try:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise RunIncomplete(f"the checkpoint {path} could not be written: {error.strerror}") from error
+    return path
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The configuration inside a checkpoint, without loading its weights.
+
+    Raises:
+        ModelError: no such file, not a safetensors file, or not one that Embattle wrote.
+    """
+    if not Path(path).is_file():
+        raise ModelError(f"there is no checkpoint file at {path}; write one with: embattle train --out {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get("embattle")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a readable safetensors file ({error}); it may be cut off or damaged") from error
+    if text is None:
+        raise ModelError(
+            f"{path} holds weights but not which network they belong to; load it in Python with your own module, or "
+            f"give a factory: --model module:your.package:factory"
+        )
+    meta: dict[str, Any] = json.loads(text)
+    if meta.get("format") != FORMAT:
+        raise ModelError(f"{path} has format {meta.get('format')!r}; this version reads {FORMAT!r}")
+    return meta
+
+
+def load_checkpoint(path: Path) -> Embedder:
+    """The Embedder stored in a checkpoint.
+
+    Raises:
+        ModelError: the file cannot be read, or its weights do not fit its network.
+    """
+    meta = read_meta(path)
+    module = networks.build(meta["network"], **meta["network_args"])
+    try:
+        module.load_state_dict(safetensors.torch.load_file(str(path)))
+    except (RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the weights in {path} do not fit network {meta['network']!r}: {error}") from error
+    size = meta["size"]
+    return Embedder(
+        module, similarity=meta["similarity"], channels=meta["channels"],
+        size=tuple(size) if isinstance(size, list) else size, mean=meta["mean"], std=meta["std"],
+        name=f"{meta['network']} ({Path(path).stem})",
+    )  # fmt: skip
