@@ -16,9 +16,12 @@ from embattle.records.figure import Figure
 Floats = NDArray[np.float64]
 Counts = NDArray[np.uint8]
 
-_DRAWS_AT_ONCE = 2_000_000  # indices drawn in one go: 16 MB, whatever the number of values
+_DRAWS_AT_ONCE = 250_000  # indices drawn in one go: 2 MB, which stays in the processor's cache
 _CACHED_COUNTS = 32_000_000  # bytes; larger tables of counts are drawn again for every call
 RESAMPLES = 2000
+# From here on the Monte Carlo error of 2000 resamples (3 % of the standard error at either end) exceeds what they could
+# correct (skewness / sqrt(n) / 2), so figures use the normal interval, which costs nothing.
+NORMAL_FROM = 5000
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -198,7 +201,8 @@ def mean_figures(
     ends: dict[str, tuple[float, float]] = {}
     for n in sorted({len(values) for values in defined.values()} - {0, 1}):
         names = [name for name, values in defined.items() if len(values) == n]
-        stacked = bootstrap_means(np.stack([defined[name] for name in names], axis=1), seed=seed)
+        table = np.stack([defined[name] for name in names], axis=1)
+        stacked = bootstrap_means(table, seed=seed) if n < NORMAL_FROM else _normal_means(table)
         ends.update({name: (float(low), float(high)) for name, (low, high) in zip(names, stacked, strict=True)})
     figures = {}
     for name, values in defined.items():
@@ -214,7 +218,16 @@ def mean_figures(
 def _mean_method(n: int, seed: int) -> str:
     if n < 2:
         return "mean; no interval from fewer than two samples"
+    if n >= NORMAL_FROM:
+        return "mean; normal 95 %"
     return f"mean; bootstrap percentile 95 %, {RESAMPLES} resamples, seed {seed}"
+
+
+def _normal_means(table: Floats) -> Floats:
+    """95 % intervals (k, 2) of the column means of an (n, k) table by the central limit theorem."""
+    half = NormalDist().inv_cdf(0.975) * table.std(axis=0, ddof=1) / math.sqrt(len(table))
+    ends: Floats = np.stack([table.mean(axis=0) - half, table.mean(axis=0) + half], axis=1)
+    return ends
 
 
 def rate_figure(flags: Sequence[bool | None], *, higher_is_better: bool, failed: int = 0) -> Figure:

@@ -34,7 +34,7 @@ class LocalStore:
     """Units in a local run folder.
 
     Args:
-        folder: the run folder; it need not exist before the first `put`. Half-written files of a killed run are removed.
+        folder: the run folder; it need not exist before the first `put`. Half-written files of killed runs go away.
 
     >>> import tempfile
     >>> unit = Unit(kind="embed", params={}, samples=("a",), needs=())
