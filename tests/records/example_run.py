@@ -18,7 +18,7 @@ from embattle.records.store import LocalStore
 from embattle.records.unit import Unit, canonical_json
 
 EPS = (0.0, 0.01, 0.03, 0.1)
-# name, title, question, direction, mean clean rank, rank at eps -> infinity, speed, success criterion
+# The mean rank goes from "from" (clean) to "to" (any ε) with exp(-speed * ε); "limit" is the rank that counts as success.
 THREATS: tuple[dict[str, Any], ...] = (
     {
         "threat": "ca+.w1",
@@ -28,7 +28,7 @@ THREATS: tuple[dict[str, Any], ...] = (
         "criterion": "the attacked item is among the first 4 % of the gallery",
         "from": 50.0,
         "to": 1.0,
-        "speed": 60.0,
+        "speed": 150.0,
         "limit": 4.0,
         "advice": ["Harden the model: embattle harden.", "Do not show prices to <script>alert('x')</script> sellers."],
     },

@@ -1,17 +1,31 @@
-"""Records of a run: figures with intervals, units of work and their store. Needs numpy and nothing heavier."""
+"""Records of a run: figures, units of work, their store, gates, grades, the summary. Needs numpy, not torch."""
 
+from embattle.records.atomic import write_atomic
 from embattle.records.figure import Figure
-from embattle.records.intervals import bootstrap_mean, mean_figure, rate_figure, wilson
+from embattle.records.gates import Gate, GateResult, parse_gate
+from embattle.records.grades import grade, half_eps
+from embattle.records.intervals import bootstrap_mean, mean_figure, mean_figures, rate_figure, wilson
 from embattle.records.store import LocalStore
+from embattle.records.summary import build_summary, load_summary, write_json_atomic
 from embattle.records.unit import Unit, canonical_json
 
 __all__ = [
     "Figure",
+    "Gate",
+    "GateResult",
     "LocalStore",
     "Unit",
     "bootstrap_mean",
+    "build_summary",
     "canonical_json",
+    "grade",
+    "half_eps",
+    "load_summary",
     "mean_figure",
+    "mean_figures",
+    "parse_gate",
     "rate_figure",
     "wilson",
+    "write_atomic",
+    "write_json_atomic",
 ]

@@ -120,7 +120,7 @@ def bootstrap_means(values: Floats, *, seed: int, resamples: int = RESAMPLES, co
         means[done : done + len(counts)] = counts.astype(np.float64) @ deviations
         done += len(counts)
     tail = (1 - confidence) / 2
-    ends: Floats = np.quantile(means / n, [tail, 1 - tail], axis=0).T + centre
+    ends: Floats = np.quantile(means / n, [tail, 1 - tail], axis=0).T + centre[:, None]
     return ends
 
 

@@ -1,0 +1,192 @@
+"""Gates: conditions on the figures of a summary that the owner wants to hold.
+
+::
+
+    NAME[@EPS] OP NUMBER             OP is one of  >  >=  <  <=
+
+    ca+.w1@0.03 > 40                 headline figure of the threat ca+.w1 at ε 0.03
+    ca+.w1.success@8/255 <= 0.05     another figure of the threat; ε may be a fraction
+    ca+.w1 > 40                      at every tested ε above 0: the worst one counts
+    recall@1 >= 0.95                 a figure of the clean system
+
+The condition states what must HOLD. It is checked on the value, not on the ends of its interval; both are reported. A
+figure without a value holds no gate.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from embattle.errors import ConfigError, InputError
+from embattle.records.figure import Figure
+
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NAME = re.compile(r"[A-Za-z0-9+\-._@/]+")
+_LONGEST = 200
+_WRITE = "write NAME[@EPS] OP NUMBER with OP one of > >= < <=, for example 'ca+.w1@0.03 > 40' or 'recall@1 >= 0.95'."
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateResult:
+    """What became of a gate.
+
+    Args:
+        expression: the gate as the owner wrote it.
+        measured: the value it was checked on, or None when undefined.
+        ci: interval of that value, or None.
+        passed: whether the condition holds.
+        why: one sentence.
+    """
+
+    expression: str
+    measured: float | None
+    ci: tuple[float, float] | None
+    passed: bool
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
+        return {
+            "expression": self.expression,
+            "measured": self.measured,
+            "ci": None if self.ci is None else list(self.ci),
+            "passed": self.passed,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A parsed gate.
+
+    Args:
+        expression: the text it was parsed from.
+        target: the part before the operator, NAME or NAME@EPS; a summary tells which.
+        op: ">", ">=", "<" or "<=".
+        number: what the figure is compared with, in the figure's unit.
+    """
+
+    expression: str
+    target: str
+    op: str
+    number: float
+
+    def check(self, summary: Mapping[str, Any]) -> GateResult:
+        """Checks the gate on a summary.
+
+        Args:
+            summary: the content of a summary.json.
+
+        Raises:
+            ConfigError: no figure has that name, or the ε was not tested; the message lists near names.
+
+        >>> figure = Figure(value=0.9, unit="share", n=10, undefined=0, failed=0, ci=None, method="", \
+higher_is_better=True)
+        >>> parse_gate("recall@1 >= 0.95").check({"clean": {"recall@1": figure.to_json()}, "threats": []}).passed
+        False
+        """
+        places = self._figures(summary)
+        undefined = [(place, figure) for place, figure in places if figure.value is None]
+        if undefined:
+            place, figure = undefined[0]
+            why = f"{place} is {figure}: a figure without a value holds no gate."
+            return GateResult(expression=self.expression, measured=None, ci=None, passed=False, why=why)
+        # The worst place decides: when it holds, all hold.
+        worst = min if self.op.startswith(">") else max
+        place, figure = worst(places, key=lambda pair: pair[1].value if pair[1].value is not None else math.nan)
+        assert figure.value is not None
+        passed = _OPERATORS[self.op](figure.value, self.number)
+        among = f", the worst of {len(places)} tested ε" if len(places) > 1 else ""
+        why = f"{place} is {figure}{among}; the gate asks for {self.op} {self.number:g}."
+        return GateResult(expression=self.expression, measured=figure.value, ci=figure.ci, passed=passed, why=why)
+
+    def _figures(self, summary: Mapping[str, Any]) -> list[tuple[str, Figure]]:
+        """The figures the gate speaks of, each with the place it was measured at."""
+        threats = _threat_figures(summary)
+        name, _, suffix = self.target.rpartition("@")
+        eps = _eps(suffix)
+        if eps is not None and name in threats:
+            curve, figure = threats[name]
+            points = [point for point in curve if math.isclose(point["eps"], eps, rel_tol=1e-6, abs_tol=1e-9)]
+            if not points:
+                known = ", ".join(f"{point['eps']:g}" for point in curve) or "none"
+                raise ConfigError(f"gate {self.expression!r}: ε {suffix} was not tested for {name}; tested: {known}.")
+            return [(f"{name} at ε {points[0]['eps']:g}", _figure(points[0], figure))]
+        if self.target in summary["clean"]:
+            return [(self.target, Figure.from_json(summary["clean"][self.target]))]
+        if self.target in threats:
+            curve, figure = threats[self.target]
+            points = [point for point in curve if point["eps"] > 0]
+            if not points:
+                raise ConfigError(f"gate {self.expression!r}: {self.target} was not tested at any ε above 0.")
+            return [(f"{self.target} at ε {point['eps']:g}", _figure(point, figure)) for point in points]
+        raise ConfigError(self._unknown(name if eps is not None else self.target, {*threats, *summary["clean"]}))
+
+    def _unknown(self, name: str, known: set[str]) -> str:
+        near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        names = ", ".join(sorted(known)) or "none"
+        return f"gate {self.expression!r}: this run has no figure {name!r}. {hint}It has: {names}."
+
+
+def parse_gate(text: str) -> Gate:
+    """Reads a gate.
+
+    Args:
+        text: `NAME[@EPS] OP NUMBER`, at most 200 characters.
+
+    Raises:
+        ConfigError: the text is no gate; the message says what to write.
+
+    >>> parse_gate("ca+.w1@0.03 > 40").number
+    40.0
+    """
+    if len(text) > _LONGEST:
+        raise ConfigError(f"gate of {len(text)} characters: at most {_LONGEST} are allowed; {_WRITE}")
+    parts = re.split(r"(>=|<=|>|<)", text, maxsplit=1)
+    if len(parts) != 3:
+        raise ConfigError(f"gate {text!r} has no operator; {_WRITE}")
+    target, op, number = (part.strip() for part in parts)
+    if not _NAME.fullmatch(target):
+        raise ConfigError(f"gate {text!r}: {target!r} is no name of a figure; {_WRITE}")
+    if not _NUMBER.fullmatch(number) or not math.isfinite(float(number)):
+        raise ConfigError(f"gate {text!r}: {number!r} is no finite number; {_WRITE}")
+    return Gate(expression=text, target=target, op=op, number=float(number))
+
+
+def _eps(text: str) -> float | None:
+    top, slash, bottom = text.partition("/")
+    if not _NUMBER.fullmatch(top) or (slash and not _NUMBER.fullmatch(bottom)):
+        return None
+    if slash and float(bottom) == 0:
+        return None
+    return float(top) / float(bottom) if slash else float(top)
+
+
+def _threat_figures(summary: Mapping[str, Any]) -> dict[str, tuple[list[Mapping[str, Any]], str]]:
+    """Curve and figure name by gate name: THREAT (its headline figure) and THREAT.FIGURE."""
+    names: dict[str, tuple[list[Mapping[str, Any]], str]] = {}
+    for threat in summary["threats"]:
+        figures = {name for point in threat["curve"] for name in point["figures"]}
+        for figure in figures:
+            names[f"{threat['threat']}.{figure}"] = (threat["curve"], figure)
+        names[threat["threat"]] = (threat["curve"], threat["metric"])
+    return names
+
+
+def _figure(point: Mapping[str, Any], name: str) -> Figure:
+    if name not in point["figures"]:
+        raise InputError(f"the summary has no figure {name!r} at ε {point['eps']:g}; rebuild it with embattle report.")
+    return Figure.from_json(point["figures"][name])

@@ -1,0 +1,235 @@
+"""From the rows of a run to summary.json: figures per threat and ε, grades, findings. Rebuilt at any time, no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embattle.errors import InputError
+from embattle.records.atomic import write_atomic
+from embattle.records.grades import GRADES, grade, half_eps, tested
+from embattle.records.intervals import mean_figures, rate_figure
+from embattle.records.store import LocalStore
+
+SCHEMA = "embattle.summary/1"
+Row = Mapping[str, Any]
+
+
+@dataclass
+class _Rows:
+    """The rows of a run, sorted by what they speak of."""
+
+    subject: dict[str, Any] = field(default_factory=dict)
+    clean: dict[str, Any] = field(default_factory=dict)
+    threats: dict[str, dict[str, Any]] = field(default_factory=dict)
+    samples: dict[str, dict[float, list[Row]]] = field(default_factory=dict)
+    seconds: dict[str, dict[float, list[float]]] = field(default_factory=dict)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def build_summary(run: Path) -> dict[str, Any]:
+    """The content of summary.json from a run folder's config.json, env.json and finished units.
+
+    Args:
+        run: the run folder; it may be unfinished ("complete" is false then).
+
+    Returns:
+        JSON values in the schema "embattle.summary/1"; threats with the weakest first. A threat's grade is None when it
+        was tested at no ε above 0, or no attack on it has a defined outcome.
+
+    Raises:
+        InputError: no run folder, or a damaged file in it.
+    """
+    config = _record(run / "config.json", {"hash": str, "config": dict, "plan": list})
+    environment = _record(run / "env.json", {"created": str, "command": str, "embattle": str})
+    store = LocalStore(run)
+    finished = store.done()
+    plan = [unit_id for unit_id in config["plan"] if unit_id in finished]
+    rows = _collect(store, plan)
+    threats = [_threat(rows, name) for name in rows.threats]
+    for name in sorted(set(rows.samples) - set(rows.threats)):
+        rows.notes.append(f"The attacks of {name} have results, but their description is not finished yet.")
+    threats.sort(key=_weakness)
+    place = {threat["threat"]: position for position, threat in enumerate(threats)}
+    rows.findings.sort(key=lambda row: (place.get(row["threat"], len(place)), row["eps"]))
+    return {
+        "schema": SCHEMA,
+        "name": str(config.get("name", "audit")),
+        **{name: environment.get(name) for name in ("created", "command", "embattle", "commit")},
+        "environment": environment,
+        "config_hash": config["hash"],
+        "subject": rows.subject,
+        "clean": rows.clean,
+        "threats": threats,
+        "findings": rows.findings,
+        "skipped": rows.skipped,
+        "notes": rows.notes,
+        "units": {
+            "planned": len(config["plan"]),
+            "done": len(plan),
+            "quarantined": len(set(store.quarantined()) & set(config["plan"])),
+        },
+        "complete": len(plan) == len(config["plan"]),
+    }
+
+
+def _collect(store: LocalStore, plan: Sequence[str]) -> _Rows:
+    rows = _Rows()
+    for unit_id in plan:
+        samples: list[Row] = []
+        for row in store.rows(unit_id):
+            try:
+                if row["row"] == "sample":
+                    samples.append(row)
+                    rows.samples.setdefault(row["threat"], {}).setdefault(row["eps"], []).append(row)
+                else:
+                    _file(rows, row, unit_id)
+            except KeyError as error:
+                raise InputError(
+                    f"unit {unit_id[:16]} has a row without {error}: it was written by another version of embattle; "
+                    "start the audit again in a new folder."
+                ) from None
+        _share_seconds(rows, samples, store.cost(unit_id).get("seconds"))
+    return rows
+
+
+def _file(rows: _Rows, row: dict[str, Any], unit_id: str) -> None:
+    kind = row["row"]
+    content = {name: value for name, value in row.items() if name != "row"}
+    if kind == "subject":
+        rows.subject = content
+    elif kind == "clean":
+        rows.clean[row["figure"]] = row["value"]
+    elif kind == "threat":
+        rows.threats[row["threat"]] = content
+    elif kind == "finding":
+        rows.findings.append({**content, "unit": unit_id})
+    elif kind == "skipped":
+        rows.skipped.append(content)
+    elif kind == "note":
+        rows.notes.append(row["text"])
+    else:
+        raise InputError(
+            f"unit {unit_id[:16]} has a row of kind {kind!r}; known are sample, finding, subject, clean, threat, "
+            "skipped and note. Was it written by a newer version of embattle?"
+        )
+
+
+def _share_seconds(rows: _Rows, samples: Sequence[Row], seconds: float | None) -> None:
+    """A unit's time is known as a whole; its samples share it by their passes through the model."""
+    if seconds is None or not samples:
+        return
+    passes = [row["cost"]["forwards"] + row["cost"]["backwards"] for row in samples]
+    total = sum(passes)
+    for row, weight in zip(samples, passes, strict=True):
+        share = weight / total if total else 1 / len(samples)
+        rows.seconds.setdefault(row["threat"], {}).setdefault(row["eps"], []).append(seconds * share)
+
+
+def _threat(rows: _Rows, name: str) -> dict[str, Any]:
+    described = rows.threats[name]
+    samples, seconds = rows.samples.get(name, {}), rows.seconds.get(name, {})
+    curve = [_point(described, eps, samples[eps], seconds.get(eps, [])) for eps in sorted(samples)]
+    eps = half_eps(curve)
+    return {**described, "grade": grade(eps) if tested(curve) else None, "half_eps": eps, "curve": curve}
+
+
+def _point(threat: Row, eps: float, samples: Sequence[Row], seconds: Sequence[float]) -> dict[str, Any]:
+    kept = [row for row in samples if row["status"] != "non_finite"]
+    failed = len(samples) - len(kept)
+    described = {name: (spec["unit"], spec["higher_is_better"]) for name, spec in threat["metrics"].items()}
+    unknown = sorted({name for row in kept for name in row["metrics"]} - set(described))
+    if unknown:
+        raise InputError(
+            f"samples of {threat['threat']} have the metrics {', '.join(unknown)}, which its description does not "
+            f"name; it names {', '.join(sorted(described))}."
+        )
+    columns = {name: [row["metrics"].get(name) for row in kept] for name in described}
+    figures = {name: figure.to_json() for name, figure in mean_figures(columns, described, failed=failed).items()}
+    success = rate_figure([row["success"] for row in kept], higher_is_better=False, failed=failed)
+    cost = {name: _mean([row["cost"][name] for row in samples]) for name in ("forwards", "backwards")}
+    # Time is missing when the side file of one of the units is: an average over the others would look complete.
+    known = len(seconds) == len(samples)
+    return {
+        "eps": eps,
+        "figures": {**figures, "success": success.to_json()},
+        "cost": {**cost, "seconds": _mean(seconds) if known else None},
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _weakness(threat: Row) -> tuple[int, float, float, str]:
+    """Sorting key: worst grade first, then the smallest ε, then the largest share of successes at the largest ε."""
+    points = tested(threat["curve"])
+    share = points[-1]["figures"]["success"]["value"] if points else -1.0
+    place = -GRADES.index(threat["grade"]) if threat["grade"] else 1  # not graded: last
+    eps = threat["half_eps"] if threat["half_eps"] is not None else float("inf")
+    return place, eps, -share, threat["threat"]
+
+
+def write_json_atomic(path: Path, obj: Any) -> None:
+    """Writes readable JSON; whoever looks sees the old file or the whole new one.
+
+    Args:
+        path: the file; its folder is made when missing.
+        obj: JSON values; NaN and infinity are not allowed.
+
+    Raises:
+        InputError: `obj` is no JSON, or the folder cannot be written.
+        RunIncomplete: the disk is full.
+    """
+    try:
+        text = json.dumps(obj, indent=1, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot write {path.name} as JSON ({error}); write null for an undefined number.") from None
+    write_atomic(path, text.encode("ascii") + b"\n")
+
+
+def load_summary(path: Path) -> dict[str, Any]:
+    """Reads a summary.json and checks its schema.
+
+    Args:
+        path: the file, or the run folder it lies in.
+
+    Raises:
+        InputError: no such file, a damaged one, or another schema.
+    """
+    file = path / "summary.json" if path.is_dir() else path
+    summary = _record(file, {"schema": str})
+    if summary["schema"] != SCHEMA:
+        raise InputError(
+            f"{file} has the schema {summary['schema']!r}; this version reads {SCHEMA!r}. Rebuild it from its run "
+            "folder with embattle report RUN."
+        )
+    kinds = {"clean": dict, "threats": list, "findings": list, "subject": dict, "units": dict}
+    _check_fields(file, summary, kinds)
+    return summary
+
+
+def _record(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; name the folder of a run, as printed by embattle audit.") from None
+    except OSError as error:
+        raise InputError(f"Cannot read {path} ({error.strerror}); name the folder of a run.") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path} is damaged: it is no JSON.") from None
+    _check_fields(path, content, kinds)
+    record: dict[str, Any] = content
+    return record
+
+
+def _check_fields(path: Path, content: Any, kinds: Mapping[str, type]) -> None:
+    fields: Iterable[str] = content if isinstance(content, dict) else ()
+    wrong = [name for name, kind in kinds.items() if name not in fields or not isinstance(content[name], kind)]
+    if wrong or not isinstance(content, dict):
+        raise InputError(f"{path} is damaged: {', '.join(wrong) or 'a record'} is missing or of the wrong kind.")
