@@ -1,0 +1,284 @@
+"""The trainer: Adam over in-batch losses, with a state after every epoch from which a killed run goes on bit-equal."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embattle import networks
+from embattle.data import ImageSet
+from embattle.embedders import Embedder, check_embeddings, load_checkpoint, read_meta, save_checkpoint
+from embattle.errors import ConfigError, DataError, ModelError, RunIncomplete, RunMismatch
+from embattle.metrics.recall import recall_at_k
+from embattle.records.figure import Figure
+from embattle.rng import generator
+from embattle.similarity import by_name
+from embattle.training.config import TrainConfig
+from embattle.training.losses import LOSSES, Loss
+from embattle.training.scalars import Scalars, write_history
+from embattle.training.state import State, load_state, save_state, state_path
+
+# ImageSet looked at after every epoch to notice a model that embeds all of them alike.
+_PROBES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run is: `batch` of `batches` of `epoch` of `epochs` (from 1) is done; `loss` of that batch."""
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished training run.
+
+    Args:
+        path: the checkpoint.
+        embedder: the trained model, in eval mode.
+        history: one row per epoch, with "epoch", "loss" (mean over the batches) and "seconds".
+        resumed_after: epochs that an earlier, interrupted start had finished; all of them if there was nothing to do.
+        recall: Recall@1, leave-one-out, on the evaluation pictures; None where there were none.
+    """
+
+    path: Path
+    embedder: Embedder
+    history: tuple[dict[str, Any], ...]
+    resumed_after: int
+    recall: Figure | None
+
+    def __str__(self) -> str:
+        recall = "" if self.recall is None else f", recall@1 {self.recall}"
+        return f"{self.path}: {len(self.history)} epochs, last loss {self.history[-1]['loss']:.4f}{recall}"
+
+
+def train(
+    config: TrainConfig,
+    dataset: ImageSet,
+    out: Path,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    resume: bool = True,
+    evaluate: ImageSet | None = None,
+    tensorboard: Path | None = None,
+) -> TrainResult:
+    """Trains an embedding network and writes its checkpoint.
+
+    Beside `out` lie `<stem>.history.jsonl` and, until the end, `<stem>.state.safetensors`. On a cpu the weights depend
+    on the configuration and the data alone: interrupted and continued, or in one go, they are bit-equal. The caller's
+    global random state and thread count are as before afterwards, also when an exception passes.
+
+    Args:
+        config: what to train.
+        dataset: labelled training pictures.
+        out: the checkpoint to write, "....safetensors".
+        progress: called after every batch.
+        resume: go on from an earlier start of the same configuration, and return at once when it had finished; False:
+            begin again and overwrite.
+        evaluate: labelled pictures whose Recall@1 is measured at the end; they never influence the weights.
+        tensorboard: folder for TensorBoard's event files.
+
+    Raises:
+        ConfigError: a bad `out` or device.
+        DataError: pictures without labels, of fewer than two classes, or of a size that the network cannot take.
+        RunMismatch: `out` or its state belongs to another configuration or other data.
+        ModelError: the loss became NaN or infinite, or all embeddings became equal; the last good epoch is kept.
+        RunIncomplete: interrupted, or the disk is full; the same call goes on.
+        MissingDependency: `tensorboard` was given, and the package is missing.
+    """
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise ConfigError(
+            f"a checkpoint is written to a .safetensors file, not {out.name!r}; write --out {out.stem}.safetensors"
+        )
+    for pictures in (dataset, evaluate):
+        if pictures is not None:
+            _check_labels(pictures)
+    digest = config.digest(dataset.fingerprint)
+    if resume and out.exists():
+        return _finished(out, digest, evaluate)
+    # An unwritable folder must be found before hours of training, not after.
+    write_history(out, ())
+    scalars = Scalars(tensorboard)
+    try:
+        with _surroundings(config):
+            run = _Run(config, dataset, out, digest, resume)
+            for epoch in range(len(run.history) + 1, config.epochs + 1):
+                run.epoch(epoch, progress)
+                scalars.write(epoch, {key: value for key, value in run.history[-1].items() if key != "epoch"})
+            return run.finish(evaluate, scalars)
+    except KeyboardInterrupt:
+        raise RunIncomplete(
+            f"training of {out} was interrupted; the same command goes on after the last whole epoch"
+        ) from None
+    finally:
+        scalars.close()
+
+
+class _Run:
+    """A run in progress: module, optimiser and the history of its finished epochs."""
+
+    def __init__(self, config: TrainConfig, dataset: ImageSet, out: Path, digest: str, resume: bool) -> None:
+        self.config, self.dataset, self.out, self.digest = config, dataset, out, digest
+        torch.manual_seed(config.seed)
+        self.module = networks.build(config.network, **config.network_args).to(config.device)
+        self._check_fit()
+        self.optimiser = torch.optim.Adam(self.module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.loss: Loss = LOSSES[config.loss].build(similarity=by_name(config.similarity), margin=config.margin)
+        state = load_state(state_path(out), self.module, self.optimiser, digest) if resume else None
+        self.history: tuple[dict[str, Any], ...] = state.history if state else ()
+        self.resumed_after = len(self.history)
+
+    def _check_fit(self) -> None:
+        shape = tuple(self.dataset.images.shape[1:])
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                self.module(self._pixels(torch.tensor([0])))
+        except RuntimeError as error:
+            raise DataError(
+                f"network {self.config.network!r} with {self.config.network_args or 'its default arguments'} cannot "
+                f"take pictures of shape {shape} (channels, height, width): {error}; "
+                "change network_args, or the pictures' size"
+            ) from error
+
+    def _pixels(self, positions: Tensor) -> Tensor:
+        return self.dataset.images[positions].to(self.config.device).float() / 255
+
+    def epoch(self, epoch: int, progress: Callable[[Progress], None] | None) -> None:
+        """Trains one epoch, checks the model, and makes the epoch durable."""
+        started = time.monotonic()
+        # Keyed by the epoch, so that a network which draws (dropout) does the same after a restart.
+        torch.manual_seed(int(generator(self.config.seed, "network", epoch).integers(2**62)))
+        order = torch.from_numpy(generator(self.config.seed, "order", epoch).permutation(len(self.dataset.images)))
+        batches = order.tensor_split(math.ceil(len(order) / self.config.batch_size))
+        losses = []
+        self.module.train()
+        for number, positions in enumerate(batches):
+            losses.append(self._step(epoch, number, positions))
+            if progress is not None:
+                progress(
+                    Progress(
+                        epoch=epoch, epochs=self.config.epochs, batch=number + 1, batches=len(batches), loss=losses[-1]
+                    )
+                )
+        self._check_collapse(epoch)
+        seconds = round(time.monotonic() - started, 3)
+        self.history += ({"epoch": epoch, "loss": math.fsum(losses) / len(losses), "seconds": seconds},)
+        state = State(digest=self.digest, history=self.history)
+        save_state(state_path(self.out), self.module, self.optimiser, state)
+        write_history(self.out, self.history)
+
+    def _step(self, epoch: int, number: int, positions: Tensor) -> float:
+        assert self.dataset.labels is not None
+        labels = self.dataset.labels[positions].to(self.config.device)
+        embeddings = self.module(self._pixels(positions))
+        loss = self.loss(embeddings, labels, generator(self.config.seed, "tuples", epoch, number))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ModelError(f"the loss became {value} in batch {number + 1} of epoch {epoch}; {self._advice(epoch)}")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        return value
+
+    def _check_collapse(self, epoch: int) -> None:
+        self.module.eval()
+        with torch.no_grad():
+            embeddings = self.module(self._pixels(torch.arange(min(_PROBES, len(self.dataset.images)))))
+        try:
+            check_embeddings(embeddings.float(), by_name(self.config.similarity))
+        except ModelError as error:
+            raise ModelError(f"after epoch {epoch} of training, {error}; {self._advice(epoch)}") from error
+
+    def _advice(self, epoch: int) -> str:
+        kept = (
+            f"the state after epoch {epoch - 1} is kept in {state_path(self.out)}" if epoch > 1 else "nothing was kept"
+        )
+        return (
+            f"lower the learning rate (it is {self.config.lr:g}), or raise the margin (it is {self.config.margin:g}), "
+            f"and start again with --no-resume; {kept}"
+        )
+
+    def finish(self, evaluate: ImageSet | None, scalars: Scalars) -> TrainResult:
+        """Writes the checkpoint, then drops the state: at no moment is there neither."""
+        self.module.eval()
+        images = self.dataset.images
+        settings = self.config.model_dump(mode="json")
+        save_checkpoint(
+            self.out, self.module, network=self.config.network, network_args=self.config.network_args,
+            similarity=self.config.similarity, channels=images.shape[1], size=(images.shape[2], images.shape[3]),
+            training={
+                "digest": self.digest, "config": settings, "data": self.dataset.name, "images": len(images),
+                "data_fingerprint": self.dataset.fingerprint,
+                "history": [{"epoch": row["epoch"], "loss": row["loss"]} for row in self.history],
+            },
+        )  # fmt: skip
+        state_path(self.out).unlink(missing_ok=True)
+        embedder = load_checkpoint(self.out)
+        recall = None if evaluate is None else _recall(embedder, evaluate)
+        if recall is not None and recall.value is not None:
+            scalars.write(self.config.epochs, {"recall_at_1": recall.value})
+        return TrainResult(
+            path=self.out, embedder=embedder, history=self.history, resumed_after=self.resumed_after, recall=recall
+        )
+
+
+@contextmanager
+def _surroundings(config: TrainConfig) -> Iterator[None]:
+    """The configured thread count and a random state of our own inside; the caller's outside."""
+    try:
+        device = torch.device(config.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {config.device!r} cannot be used ({error}); write device='cpu'") from error
+    threads = torch.get_num_threads()
+    devices = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            torch.set_num_threads(config.threads)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _check_labels(pictures: ImageSet) -> None:
+    if pictures.labels is None:
+        raise DataError(
+            f"{pictures.name} has no labels, and training needs them; put the pictures into one folder per class"
+        )
+    classes = len(torch.unique(pictures.labels))
+    if classes < 2:
+        raise DataError(f"{pictures.name} has {classes} class(es), and training needs at least two")
+
+
+def _recall(embedder: Embedder, pictures: ImageSet) -> Figure:
+    assert pictures.labels is not None
+    return recall_at_k(embedder.embed(pictures.images), pictures.labels, embedder.similarity, 1).figure
+
+
+def _finished(out: Path, digest: str, evaluate: ImageSet | None) -> TrainResult:
+    training = read_meta(out)["training"]
+    if training.get("digest") != digest:
+        raise RunMismatch(
+            f"{out} exists and was trained with other settings or other data; write to another --out, or add "
+            "--no-resume to overwrite it"
+        )
+    # Building the network draws weights that the checkpoint then replaces: the draw must not reach the caller's state.
+    with torch.random.fork_rng(devices=[]):
+        embedder = load_checkpoint(out)
+    history = tuple(training["history"])
+    recall = None if evaluate is None else _recall(embedder, evaluate)
+    return TrainResult(path=out, embedder=embedder, history=history, resumed_after=len(history), recall=recall)
