@@ -1,0 +1,13 @@
+"""From the records of a run to something people read: one HTML page, a short Markdown text, a table in the terminal.
+
+Reads plain records and needs no torch, so a run can be shown again on any laptop. jinja2, matplotlib and rich load when
+something is rendered, never on import.
+"""
+
+from __future__ import annotations
+
+from embattle.report.html import render_html, write_report
+from embattle.report.markdown import render_markdown
+from embattle.report.terminal import terminal_table
+
+__all__ = ["render_html", "render_markdown", "terminal_table", "write_report"]

@@ -1,0 +1,131 @@
+"""The report in short, as Markdown for a pull request or a wiki."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from embattle.report import phrases
+from embattle.report.phrases import Record
+from embattle.report.provenance import interval_methods, provenance_rows
+
+
+def render_markdown(summary: Record) -> str:
+    """The content of the page without pictures.
+
+    Args:
+        summary: the content of `summary.json`.
+
+    Returns:
+        Markdown text in which everything from outside is escaped; ends with a line break.
+    """
+    subject = summary.get("subject") or {}
+    blocks = [
+        f"# Embattle audit: {_plain(subject.get('model', 'model'))} on {_plain(subject.get('data', 'data'))}",
+        f"**Grade {phrases.overall_grade(summary)}.** {_plain(phrases.verdict(summary))}",
+        _plain(phrases.state_text(summary)),
+        _facts(summary),
+        _threat_table(summary),
+        *[_threat(threat) for threat in summary.get("threats", ())],
+        _gates(summary),
+        _clean(summary),
+        _notes(summary),
+        _provenance(summary),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _plain(value: object) -> str:
+    """Text from outside on one line, with everything that Markdown or HTML would act on made harmless."""
+    text = html.escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", text)
+
+
+def _code(value: object) -> str:
+    """Text from outside as inline code, fenced by more backticks than it holds itself."""
+    text = " ".join(str(value).split()).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    padding = " " if longest else ""
+    return f"{fence}{padding}{text}{padding}{fence}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _with_counts(figure: Record | None, *, digits: int | None = None) -> str:
+    left_out = phrases.left_out_text(figure)
+    return phrases.figure_text(figure, digits=digits) + (f" ({left_out})" if left_out else "")
+
+
+def _facts(summary: Record) -> str:
+    subject = summary.get("subject") or {}
+    recall = phrases.recall_at_1(summary)
+    told = [
+        f"similarity {_plain(subject.get('similarity', 'not recorded'))}",
+        f"gallery {phrases.number(subject.get('gallery'), digits=0)} items",
+        f"{phrases.attacked_items(summary.get('threats', ())):,} attacked items per threat and ε",
+        f"clean recall@1 {_with_counts(recall) if recall else 'needs labels'}",
+    ]
+    return "\n".join(f"- {line}" for line in told)
+
+
+def _threat_table(summary: Record) -> str:
+    rows = []
+    for threat in summary.get("threats", ()):
+        point = phrases.decisive_point(threat)
+        reached = phrases.success(point) if point is not None else None
+        at = f" at {phrases.eps_text(point['eps'])}" if point is not None else ""
+        rows.append([
+            phrases.grade(threat),
+            _plain(threat["title"]),
+            phrases.half_text(threat),
+            f"{_with_counts(reached, digits=0)}{at}",
+            phrases.cost_text(threat),
+        ])  # fmt: skip
+    if not rows:
+        return "No threat was measured."
+    return _table(["Grade", "Threat", "Succeeds half of the time at", "Success", "Cost per image"], rows)
+
+
+def _threat(threat: Record) -> str:
+    criterion = _plain(threat.get("criterion") or "no criterion")
+    lines = [
+        f"## {_plain(threat['title'])} ({_code(threat['threat'])}), grade {phrases.grade(threat)}",
+        f"{_plain(threat.get('question', ''))} Counted as success: {criterion}.",
+        "\n".join(f"- {_plain(advice)}" for advice in threat.get("advice") or ()),
+        f"Reproduce: {_code(threat['reproduce'])}" if threat.get("reproduce") else "",
+    ]
+    return "\n\n".join(line for line in lines if line)
+
+
+def _gates(summary: Record) -> str:
+    rows = [
+        ["passed" if gate["passed"] else "**failed**", _code(gate["expression"]), _plain(gate["why"])]
+        for gate in summary.get("gates") or ()
+    ]
+    return "## Gates\n\n" + _table(["Result", "Condition", "Why"], rows) if rows else ""
+
+
+def _clean(summary: Record) -> str:
+    rows = [
+        [_plain(name), _with_counts(figure), str(figure["n"])]
+        for name, figure in sorted((summary.get("clean") or {}).items())
+    ]
+    return "## Quality without an attack\n\n" + _table(["Figure", "Value", "n"], rows) if rows else ""
+
+
+def _notes(summary: Record) -> str:
+    told = [f"{_plain(row['scenario'])} was skipped: {_plain(row['reason'])}." for row in summary.get("skipped") or ()]
+    told += [_plain(note["text"] if isinstance(note, dict) else note) for note in summary.get("notes") or ()]
+    return "## Not covered, and notes\n\n" + "\n".join(f"- {line}" for line in told) if told else ""
+
+
+def _provenance(summary: Record) -> str:
+    rows = provenance_rows(summary)
+    if methods := interval_methods(summary):
+        rows.append(("Intervals", "95 %, by: " + "; ".join(methods)))
+    lines = [f"- {_plain(name)}: {_code(value) if name == 'Command' else _plain(value)}" for name, value in rows]
+    return "## Where these figures come from\n\n" + "\n".join(lines)

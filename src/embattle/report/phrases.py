@@ -1,0 +1,312 @@
+"""What the figures of a summary are called in plain words; the page, the Markdown text and the terminal share it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+Record = Mapping[str, Any]
+
+GRADES: tuple[tuple[str, str], ...] = (
+    ("A", "does not succeed half of the time at any tested ε"),
+    ("B", "succeeds half of the time only above ε = 0.1 (25.5/255)"),
+    ("C", "at some ε above 0.03 (7.65/255), up to 0.1"),
+    ("D", "at some ε above 0.01 (2.55/255), up to 0.03"),
+    ("F", "at ε = 0.01 (2.55/255) or less"),
+)
+"""Each grade and the smallest tested ε at which the threat succeeds half of the time that leads to it."""
+
+# Not strftime("%B"): the page must not depend on the locale of the machine.
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+
+UNGRADED = "–"
+"""Stands where a grade would: the threat has no success figure to grade."""
+
+ACCESS = {
+    "gradient": "gradients of the model (white box)",
+    "embedding": "embeddings of pictures of their choice (black box)",
+    "none": "nothing but pictures",
+}
+
+
+def eps_text(eps: float) -> str:
+    """An ε in pixel units of [0, 1] as 255ths.
+
+    Args:
+        eps: the budget, in [0, 1].
+
+    >>> eps_text(8 / 255), eps_text(0.03)
+    ('8/255', '7.65/255')
+    """
+    return f"{_trim(eps * 255, 2)}/255"
+
+
+def eps_decimal(eps: float) -> str:
+    """An ε as a short decimal number.
+
+    >>> eps_decimal(8 / 255), eps_decimal(0.3)
+    ('0.0314', '0.3')
+    """
+    return _trim(eps, 4)
+
+
+def _trim(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def number(value: float | None, *, digits: int | None = None) -> str:
+    """A number for people: thousands separated, three significant digits unless `digits` decimals are asked for.
+
+    >>> number(1234.5), number(0.01234), number(None)
+    ('1,234', '0.0123', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if digits is not None:
+        return f"{value:,.{digits}f}"
+    size = abs(value)
+    if size == 0 or size >= 100:
+        return f"{value:,.0f}"
+    return _trim(value, min(6, max(0, 2 - math.floor(math.log10(size)))))
+
+
+def value_text(figure: Record | None, *, digits: int | None = None) -> str:
+    """The value of a figure with its unit; shares are shown in per cent.
+
+    Args:
+        figure: a figure record, or None.
+        digits: decimals; None chooses: one for percentages, three significant digits for the rest.
+
+    >>> value_text({"value": 0.847, "unit": "share"}), value_text({"value": None, "unit": "%"})
+    ('84.7 %', 'undefined')
+    """
+    if figure is None:
+        return "not measured"
+    value = figure.get("value")
+    if value is None:
+        return "undefined"
+    scale, unit, digits = _scale(figure, digits)
+    return f"{number(value * scale, digits=digits)} {unit}".strip()
+
+
+def interval_text(figure: Record | None, *, digits: int | None = None) -> str:
+    """The interval of a figure in the units of `value_text`, or an empty string.
+
+    >>> interval_text({"value": 0.8, "unit": "share", "ci": [0.71, 0.87]}, digits=0)
+    '[71, 87]'
+    """
+    if figure is None or figure.get("ci") is None:
+        return ""
+    scale, _, digits = _scale(figure, digits)
+    low, high = figure["ci"]
+    return f"[{number(low * scale, digits=digits)}, {number(high * scale, digits=digits)}]"
+
+
+def _scale(figure: Record, digits: int | None) -> tuple[float, str, int | None]:
+    unit = str(figure.get("unit") or "")
+    if unit == "share":
+        return 100.0, "%", 1 if digits is None else digits
+    if unit == "%":
+        return 1.0, "%", 1 if digits is None else digits
+    return 1.0, unit, digits
+
+
+def figure_text(figure: Record | None, *, digits: int | None = None) -> str:
+    """Value and interval in one string.
+
+    >>> figure_text({"value": 0.8, "unit": "share", "ci": [0.71, 0.87]}, digits=0)
+    '80 % [71, 87]'
+    """
+    return f"{value_text(figure, digits=digits)} {interval_text(figure, digits=digits)}".strip()
+
+
+def left_out_text(figure: Record | None) -> str:
+    """How many samples are not in the figure, or an empty string when all are.
+
+    >>> left_out_text({"undefined": 3, "failed": 0})
+    '3 undefined'
+    """
+    counts = [(int((figure or {}).get(key) or 0), key) for key in ("undefined", "failed")]
+    return ", ".join(f"{count:,} {key}" for count, key in counts if count)
+
+
+def points(threat: Record) -> list[Record]:
+    """The points of a threat's curve at which something was attacked (ε > 0), by rising ε."""
+    return sorted(
+        (point for point in threat.get("curve", ()) if point["eps"] > 0), key=lambda point: float(point["eps"])
+    )
+
+
+def success(point: Record) -> Record | None:
+    """The success figure of a point, or None where it is missing or has no value."""
+    figure = point["figures"].get("success")
+    return figure if figure is not None and figure.get("value") is not None else None
+
+
+def grade(threat: Record) -> str:
+    """The threat's grade; a dash where success was never defined, because "A" would be a claim nobody measured."""
+    if not any(success(point) for point in points(threat)):
+        return UNGRADED
+    return str(threat.get("grade") or UNGRADED)
+
+
+def decisive_point(threat: Record) -> Record | None:
+    """The point that half the attempts reach first, else the one with the largest ε; None for an empty curve."""
+    attacked = points(threat)
+    half = threat.get("half_eps")
+    if half is not None:
+        return next((point for point in attacked if math.isclose(point["eps"], half)), None)
+    return attacked[-1] if attacked else None
+
+
+def half_parts(threat: Record) -> tuple[str, str]:
+    """The smallest tested ε that succeeds half of the time: as 255ths (or why there is none), and decimal."""
+    if grade(threat) == UNGRADED:
+        return "no success figure", ""
+    half = threat.get("half_eps")
+    return ("not within tested range", "") if half is None else (eps_text(half), f"ε = {eps_decimal(half)}")
+
+
+def half_text(threat: Record) -> str:
+    """`half_parts` in one line."""
+    told, decimal = half_parts(threat)
+    return f"{told} ({decimal})" if decimal else told
+
+
+def cost_text(threat: Record) -> str:
+    """What one attacked picture costs at the decisive point.
+
+    >>> cost_text({"curve": [{"eps": 0.1, "figures": {}, "cost": {"forwards": 31.0, "seconds": 0.25}}]})
+    '31 forwards, 0.25 s'
+    """
+    point = decisive_point(threat)
+    cost = (point or {}).get("cost") or {}
+    parts = []
+    if cost.get("forwards") is not None:
+        parts.append(f"{_trim(cost['forwards'], 1)} forwards")
+    if cost.get("seconds") is not None:
+        parts.append(f"{number(cost['seconds'])} s")
+    return ", ".join(parts) or "not recorded"
+
+
+def attack_text(attack: Record | None) -> str:
+    """The attack and its settings in one line.
+
+    >>> attack_text({"name": "apgd", "steps": 30, "restarts": 1})
+    'apgd (steps 30, restarts 1)'
+    """
+    settings = dict(attack or {})
+    name = str(settings.pop("name", "") or "not recorded")
+    told = ", ".join(
+        f"{key.replace('_', ' ')} {_setting(value)}" for key, value in settings.items() if value is not None
+    )
+    return f"{name} ({told})" if told else name
+
+
+def _setting(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def overall_grade(summary: Record) -> str:
+    """The worst grade of all threats: a system is as strong as its weakest side."""
+    letters = [letter for threat in summary.get("threats", ()) if (letter := grade(threat)) != UNGRADED]
+    return max(letters, default=UNGRADED)
+
+
+def verdict(summary: Record) -> str:
+    """One sentence about the weakest threat, for somebody who reads nothing else."""
+    graded = [threat for threat in summary.get("threats", ()) if grade(threat) != UNGRADED]
+    if not graded:
+        return "No threat could be graded: no attack has a defined success figure."
+    worst = graded[0]
+    if worst.get("half_eps") is None:
+        largest = max(point["eps"] for threat in graded for point in points(threat))
+        return (
+            "No tested threat succeeds in half of its attempts, up to the largest tested perturbation of "
+            f"{eps_text(largest)}."
+        )
+    point = decisive_point(worst)
+    reached = success(point) if point is not None else None
+    share = f"{value_text(reached, digits=0)} of the attempts" if reached else "at least half of the attempts"
+    return f"A perturbation of {eps_text(worst['half_eps'])} is enough to {sentence_part(worst['title'])} in {share}."
+
+
+def verdict_criterion(summary: Record) -> str:
+    """What counted as success for the threat the verdict names, or an empty string when it names none."""
+    worst = next((threat for threat in summary.get("threats", ()) if grade(threat) != UNGRADED), None)
+    return str(worst.get("criterion") or "").rstrip(".") if worst and worst.get("half_eps") is not None else ""
+
+
+def date_text(created: object) -> str:
+    """A point in time for people; text that is no ISO date stays as it is.
+
+    >>> date_text("2026-01-02T03:04:05+00:00"), date_text("yesterday")
+    ('2 January 2026, 03:04 UTC', 'yesterday')
+    """
+    try:
+        moment = datetime.fromisoformat(str(created))
+    except ValueError:
+        return str(created)
+    month = _MONTHS[moment.month - 1]
+    zone = f" {moment.tzname()}" if moment.tzinfo else ""
+    return f"{moment.day} {month} {moment.year}, {moment:%H:%M}{zone}"
+
+
+def sentence_part(title: str) -> str:
+    """A title as part of a sentence: first letter small unless it starts an abbreviation, no full stop.
+
+    >>> sentence_part("Push an item up."), sentence_part("QA plus")
+    ('push an item up', 'QA plus')
+    """
+    title = title.strip().rstrip(".")
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
+
+
+def attacked_items(threats: Sequence[Record]) -> int:
+    """How many items the best-covered threat attacked, counting undefined and failed ones.
+
+    >>> attacked_items([{"curve": [{"eps": .1, "figures": {"success": {"n": 61, "undefined": 2, "failed": 1}}}]}])
+    64
+    """
+    return max(
+        (
+            int(figure.get("n") or 0) + int(figure.get("undefined") or 0) + int(figure.get("failed") or 0)
+            for threat in threats
+            for point in points(threat)
+            for figure in point["figures"].values()
+        ),
+        default=0,
+    )
+
+
+def recall_at_1(summary: Record) -> Record | None:
+    """The clean recall@1 figure, or None for data without labels."""
+    figure = (summary.get("clean") or {}).get("recall@1")
+    return figure if isinstance(figure, Mapping) else None
+
+
+def state_text(summary: Record) -> str:
+    """What is missing from the run, or an empty string for a finished one."""
+    units = summary.get("units") or {}
+    told = []
+    if not summary.get("complete", True):
+        told.append(f"This run is not finished ({units.get('done', 0)} units done): start the same command again.")
+    if units.get("quarantined"):
+        told.append(f"{units['quarantined']} units stopped with an error and are not in these figures.")
+    return " ".join(told)
