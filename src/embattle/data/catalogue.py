@@ -42,7 +42,7 @@ def data_root(explicit: Path | str | None = None) -> Path:
     'somewhere'
     """
     chosen = explicit or os.environ.get("EMBATTLE_DATA") or Path("~/.cache/embattle/data")
-    return Path(chosen).expanduser()
+    return Path(os.path.expanduser(chosen))
 
 
 def load(
@@ -85,7 +85,7 @@ def load(
         else:
             found = build(split, root=folder, progress=progress)
         return fit_set(found, channels=channels, size=size)
-    if not os.path.lexists(Path(spec).expanduser()):
+    if not os.path.lexists(os.path.expanduser(spec)):
         near = difflib.get_close_matches(str(spec), [entry.name for entry in DATASETS], n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise DataError(

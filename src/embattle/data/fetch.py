@@ -7,6 +7,7 @@ import http.client
 import os
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -130,7 +131,8 @@ def _download(
         os.replace(temporary, folder / remote.name)
     except (OSError, http.client.HTTPException) as error:
         # urllib's and the sockets' errors are OSErrors, like those of a full disk or a read-only folder.
-        raise _DownloadError(f"{type(error).__name__}: {getattr(error, 'reason', None) or error}") from error
+        status = f"status {error.code}, " if isinstance(error, urllib.error.HTTPError) else ""
+        raise _DownloadError(f"{status}{getattr(error, 'reason', None) or error or type(error).__name__}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

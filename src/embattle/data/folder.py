@@ -110,14 +110,15 @@ def load_folder(
 
 
 def _root(folder: Path) -> Path:
-    given = folder.expanduser()
-    if not given.exists():
+    # os.path's functions, unlike Path's, take unreadable parents and endless links for "not there".
+    given = os.path.expanduser(folder)
+    if not os.path.exists(given):
         raise DataError(
             f"there is no folder {folder}; give the path of a folder of pictures, or digits, mnist or fashion_mnist"
         )
-    if not given.is_dir():
+    if not os.path.isdir(given):
         raise DataError(f"{folder} is a file, not a folder; give a folder of pictures (unpack an archive first)")
-    return given.resolve()
+    return Path(os.path.realpath(given))
 
 
 def _check_count(folder: Path, count: int, notes: _Notes) -> None:
@@ -136,7 +137,7 @@ def _scan(root: Path, folder: Path, on_error: OnError, notes: _Notes) -> list[_F
     for path in _candidates(root, folder, notes):
         name = _id(path, root)
         try:
-            if not path.resolve().is_relative_to(root):
+            if not Path(os.path.realpath(path)).is_relative_to(root):
                 raise ImageFileError(
                     f"{folder / name} is a link to a file outside {folder}; copy the picture into the folder instead"
                 )

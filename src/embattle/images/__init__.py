@@ -1,8 +1,8 @@
 """Pictures in and out: decode under limits, encode without loss, resize, and make them visible in a report."""
 
 from embattle.images.decode import MAX_PIXELS, Header, Picture, decode, read_header, read_picture
-from embattle.images.encode import encode_png
-from embattle.images.pictures import difference, from_tensor, thumbnail, to_tensor
+from embattle.images.encode import encode_png, from_tensor, to_tensor
+from embattle.images.pictures import difference, thumbnail
 from embattle.images.resize import resize
 
 __all__ = [

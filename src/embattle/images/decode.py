@@ -25,11 +25,13 @@ from PIL import (
 )
 
 from embattle.errors import ImageFileError
-from embattle.images.resize import Pixels, as_pixels
+from embattle.images.encode import Pixels, as_pixels
 
 Mode = Literal["RGB", "L"]
 
 MAX_PIXELS = 50_000_000
+# Some readers take the whole file into memory; 50 million pixels of 3 x 16 bits are 300 MB.
+_MAX_BYTES = 512 * 2**20
 # Only these decoders of Pillow run: others hand the file to programs outside (EPS) or are rarely looked at.
 _FORMATS = (
     JpegImagePlugin.JpegImageFile.format,
@@ -85,7 +87,8 @@ def read_header(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Header
 def read_picture(source: Path | bytes, *, mode: Mode | None = None, max_pixels: int = MAX_PIXELS) -> Picture:
     """The pixels of a picture file together with notes on what they leave out.
 
-    Turned upright by its EXIF orientation; 16 bits scaled to 8 by rounding v / 257; CMYK and palettes converted;
+    Turned upright by its EXIF orientation; 16-bit grey scaled to 8 bits by rounding v / 257 (of 16-bit
+    colour Pillow gives the upper bytes, at most one level away); CMYK and palettes converted;
     transparency laid on white; of an animation or of several pages the first, with a note. Colour profiles are not
     applied: the numbers are taken as sRGB, which is what embedding models are fed.
 
@@ -182,8 +185,11 @@ def _stream(source: Path | bytes, name: str) -> IO[bytes]:
     if not source.is_file():
         what = "is no regular file" if source.exists() else "does not exist"
         raise ImageFileError(f"{name} {what}; give the path of a picture file ({_READABLE})")
-    if source.stat().st_size == 0:
+    length = source.stat().st_size
+    if length == 0:
         raise ImageFileError(f"{name} is empty (0 bytes); replace it or take it out")
+    if length > _MAX_BYTES:
+        raise ImageFileError(f"{name} is {length:,} bytes long; picture files of at most {_MAX_BYTES:,} bytes are read")
     return source.open("rb")
 
 

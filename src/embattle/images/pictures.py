@@ -1,14 +1,12 @@
-"""Pictures made for people's eyes, and the step between tensors (C, H, W) and pictures (H, W, C)."""
+"""Pictures made for people's eyes: what an attack added, and thumbnails for ranked lists."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from embattle.errors import PixelError
-from embattle.images.resize import Pixels, as_pillow, as_pixels
+from embattle.images.encode import Pixels, as_pillow, as_pixels
 
 NEUTRAL = 127
 
@@ -63,29 +61,3 @@ def thumbnail(image: Pixels, side: int = 96) -> Pixels:
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return as_pixels(picture.resize(size, Image.Resampling.LANCZOS))
-
-
-def from_tensor(image: Tensor) -> Pixels:
-    """A uint8 tensor (C, H, W) with C = 1 or 3 as a picture (H, W, C) in memory of its own.
-
-    Raises:
-        PixelError: another type or shape; floats are refused, because how they are rounded decides whether an
-            adversarial picture stays inside its budget.
-    """
-    if image.dtype != torch.uint8:
-        raise PixelError(
-            f"a picture must be uint8, not {image.dtype}; round the pixels with the budget's eight_bit first"
-        )
-    if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
-        raise PixelError(f"a picture tensor must have the shape (1, H, W) or (3, H, W), not {tuple(image.shape)}")
-    return np.ascontiguousarray(image.detach().cpu().permute(1, 2, 0).numpy())
-
-
-def to_tensor(image: Pixels) -> Tensor:
-    """A picture (H, W, C) as a uint8 tensor (C, H, W) in memory of its own.
-
-    Raises:
-        PixelError: not (H, W, 1 or 3) uint8.
-    """
-    as_pillow(image)
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)).copy())

@@ -4,44 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from embattle.errors import PixelError
+from embattle.images.encode import Pixels, as_pillow, as_pixels
 
 Fit = Literal["pad", "stretch", "crop"]
-Pixels = npt.NDArray[np.uint8]
 
 LARGEST_SIDE = 8192
-
-
-def as_pillow(image: Pixels) -> Image.Image:
-    """A Pillow picture with the same pixels, after checking that they are what this package calls a picture.
-
-    Args:
-        image: (H, W, C) uint8 with C = 1 or 3, H and W at least 1.
-
-    Raises:
-        PixelError: another type, shape or number of channels.
-    """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        given = getattr(image, "dtype", type(image).__name__)
-        raise PixelError(
-            f"a picture must be a numpy array of uint8, not {given}; write (x * 255).round().astype('uint8')"
-        )
-    if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
-        raise PixelError(
-            f"a picture must have the shape (H, W, 1) or (H, W, 3), not {tuple(image.shape)}; "
-            "for a torch tensor (C, H, W) write embattle.images.from_tensor(x)"
-        )
-    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-
-
-def as_pixels(picture: Image.Image) -> Pixels:
-    """The (H, W, C) uint8 pixels of a Pillow picture of mode L or RGB, as memory of their own."""
-    pixels = np.array(picture, dtype=np.uint8)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def _target(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -66,6 +36,7 @@ def resize(image: Pixels, size: int | tuple[int, int], *, fit: Fit = "pad", fill
     Raises:
         PixelError: the picture, the size, `fit` or `fill` is none of these.
 
+    >>> import numpy as np
     >>> resize(np.zeros((10, 20, 1), dtype=np.uint8), 8)[:, 0, 0].tolist()
     [255, 255, 0, 0, 0, 0, 255, 255]
     """
