@@ -36,9 +36,7 @@ class RankedList:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         where = f"ranked list of query {self.query!r}"
         if len(self.items) != len(self.similarities):
-            raise InputError(
-                f"{where}: {len(self.items)} items and {len(self.similarities)} similarities; one for each"
-            )
+            raise InputError(f"{where}: {len(self.items)} items and {len(self.similarities)} similarities; one for each")
         if len(set(self.items)) != len(self.items):
             twice = next(item for item in self.items if self.items.count(item) > 1)
             raise InputError(f"{where}: item {twice!r} is in it more than once; ids must be unique")

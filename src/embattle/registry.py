@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from embattle.errors import ConfigError
 
@@ -19,7 +19,7 @@ Part = TypeVar("Part", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry(Generic[Part]):
+class Entry:
     """One registered part: what it is called, how to build it, an example for the contract tests, where it comes from.
 
     `build` is the decorated class or factory; `example()` builds a small ready-to-use instance; `paper` names paper and
@@ -29,7 +29,7 @@ class Entry(Generic[Part]):
 
     kind: str
     name: str
-    build: Part
+    build: Callable[..., Any]
     example: Callable[[], Any]
     paper: str
     access: str
@@ -41,17 +41,23 @@ class Entry(Generic[Part]):
         return (self.build.__doc__ or "").strip().split("\n", 1)[0]
 
 
-class Registry(Generic[Part]):
+class Registry:
     """Parts of one kind by name; iterating gives their entries sorted by name."""
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
         self._package = package
-        self._entries: dict[str, Entry[Part]] = {}
+        self._entries: dict[str, Entry] = {}
         self._scanned = False
 
     def register(
-        self, name: str, *, example: Callable[[], Any] | None = None, paper: str = "", access: str = "", differs: str = ""
+        self,
+        name: str,
+        *,
+        example: Callable[[], Any] | None = None,
+        paper: str = "",
+        access: str = "",
+        differs: str = "",
     ) -> Callable[[Part], Part]:
         """Decorator that enters a class or factory under `name`.
 
@@ -78,7 +84,7 @@ class Registry(Generic[Part]):
             importlib.import_module(module.name)
         self._scanned = True
 
-    def __getitem__(self, name: str) -> Entry[Part]:
+    def __getitem__(self, name: str) -> Entry:
         """The entry called `name`; a ConfigError with the nearest names otherwise."""
         self._scan()
         if name in self._entries:
@@ -87,7 +93,7 @@ class Registry(Generic[Part]):
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
         raise ConfigError(f"no {self.kind} is called {name!r}{hint} Known: {', '.join(sorted(self._entries))}.")
 
-    def __iter__(self) -> Iterator[Entry[Part]]:
+    def __iter__(self) -> Iterator[Entry]:
         self._scan()
         return iter([self._entries[name] for name in sorted(self._entries)])
 

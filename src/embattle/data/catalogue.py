@@ -30,7 +30,7 @@ class Loader(Protocol):
         ...
 
 
-DATASETS: Registry[Loader] = Registry("data set", "embattle.data")
+DATASETS: Registry = Registry("data set", "embattle.data")
 
 
 def data_root(explicit: Path | str | None = None) -> Path:

@@ -97,7 +97,7 @@ class Embedder:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over weights, preprocessing and similarity: two embedders with equal fingerprints agree on every picture."""
+        """sha256 over weights, preprocessing and similarity: equal fingerprints agree on every picture."""
         digest = hashlib.sha256()
         settings = (type(self.module).__qualname__, self.similarity.name, self.channels, self.size, self.mean, self.std)
         digest.update(repr(settings).encode())

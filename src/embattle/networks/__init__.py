@@ -15,9 +15,9 @@ from torch import nn
 from embattle.errors import ConfigError
 from embattle.registry import Registry
 
-__all__ = ["NETWORKS", "build"]
+__all__ = ["NETWORKS", "arguments_for", "build"]
 
-NETWORKS: Registry[type[nn.Module]] = Registry("network", "embattle.networks")
+NETWORKS: Registry = Registry("network", "embattle.networks")
 
 
 def build(name: str, **arguments: Any) -> nn.Module:
@@ -41,6 +41,25 @@ def build(name: str, **arguments: Any) -> nn.Module:
             f"network {name!r} has no argument {', '.join(map(repr, unknown))}; it takes: {', '.join(allowed)}"
         )
     return network(**arguments)
+
+
+def arguments_for(name: str, channels: int, side: int) -> dict[str, Any]:
+    """The constructor arguments with which a network takes square pictures, as far as its defaults do not fit them.
+
+    Args:
+        name: a name of the registry `NETWORKS`.
+        channels: planes of the pictures.
+        side: their side in pixels.
+
+    Raises:
+        ConfigError: no network has that name.
+
+    >>> arguments_for("c2f1", 1, 28), arguments_for("c2f1", 3, 32)
+    ({}, {'in_channels': 3, 'size': 32})
+    """
+    parameters = inspect.signature(NETWORKS[name].build).parameters
+    wanted = {"in_channels": channels, "size": side}
+    return {key: value for key, value in wanted.items() if key in parameters and parameters[key].default != value}
 
 
 def check_count(network: str, argument: str, value: object, allowed: tuple[int, ...] | None = None) -> None:

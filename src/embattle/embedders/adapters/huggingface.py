@@ -18,7 +18,7 @@ _CLIP = {"clip", "clip_vision_model"}
 
 @ADAPTERS.register("hf", access="gradient", differs="resizes to the input size without the centre crop some models use")
 def hf(path: str, **preprocessing: Any) -> Embedder:
-    """A local folder written by `save_pretrained`: weights as safetensors, preprocessing from its processor's configuration.
+    """A local folder written by `save_pretrained`: safetensors weights, its processor's preprocessing.
 
     Raises:
         MissingDependency: transformers is not installed.

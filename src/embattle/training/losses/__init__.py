@@ -31,4 +31,4 @@ class Loss(Protocol):
         ...
 
 
-LOSSES: Registry[type] = Registry("loss", "embattle.training.losses")
+LOSSES: Registry = Registry("loss", "embattle.training.losses")

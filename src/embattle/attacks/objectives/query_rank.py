@@ -1,0 +1,171 @@
+"""QA+ / QA−: the attacked picture is the query, and chosen candidates are to rise or fall in its list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from embattle.attacks.objective import (
+    Direction,
+    Outputs,
+    Targets,
+    check_direction,
+    embedding_of,
+    gallery_embeddings,
+)
+from embattle.attacks.objectives import OBJECTIVES
+from embattle.attacks.objectives.candidate_rank import check_k
+from embattle.attacks.objectives.own_copy import check_own
+from embattle.attacks.tree import Tree
+from embattle.embedders import EMBEDDING, Embedder
+from embattle.errors import ConfigError
+from embattle.similarity import Similarity
+
+# The paper's balance between moving C and keeping C_SP (section 4.1).
+_PAPER_XI = {"raise": 1.0, "lower": 100.0}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QueryRank:
+    """Moves candidates in the attacked query's own list (QA±; SP-QA± with `preserve`; Zhou et al. 2020, Eq. 9, 11 and 12).
+
+    Args:
+        candidates: (N, m, C, H, W) pictures or (N, m, D) embeddings; (N, C, H, W) and (N, D) mean one candidate per row.
+        gallery: (M, C, H, W) pictures or (M, D) embeddings in the list.
+        direction: "raise" (candidates towards rank 0) or "lower".
+        preserve: (N, G, ...) items whose ranks are to stay low, so that the list still looks like the query's (C_SP);
+            None is the plain attack.
+        xi: weight ξ of keeping them; None takes the paper's 1 (raise) or 100 (lower).
+        k: success when every candidate is among the first k (raise), or none is (lower).
+        own: (N,) gallery positions of the queries' own clean copies, to leave them out; None keeps them (the paper).
+
+    Raises:
+        ConfigError: shapes that do not fit, an unknown direction, k outside 1..M, ξ negative.
+    """
+
+    candidates: Tensor
+    gallery: Tensor
+    direction: Direction = "raise"
+    preserve: Tensor | None = None
+    xi: float | None = None
+    k: int | None = None
+    own: Tensor | None = None
+
+    taps = (EMBEDDING,)
+    stationary_at_clean = False
+
+    def __post_init__(self) -> None:
+        check_direction(self.direction)
+        if self.xi is not None and not 0 <= self.xi < float("inf"):
+            raise ConfigError(f"xi must be a finite number of at least 0, not {self.xi!r}")
+        if self.preserve is not None and len(self.preserve) != len(self.candidates):
+            raise ConfigError(
+                f"preserve has {len(self.preserve)} row(s), candidates {len(self.candidates)}; give one set per row"
+            )
+
+    @property
+    def holds_embeddings(self) -> bool:
+        """Whether candidates, preserved items or gallery are embeddings."""
+        preserved = self.preserve is not None and self.preserve.ndim <= 3
+        return self.candidates.ndim <= 3 or self.gallery.ndim == 2 or preserved
+
+    def bind(self, member: Embedder, *, tile: int = 256) -> BoundQueryRank:
+        """Embeds candidates, preserved items and gallery in the member's space."""
+        return BoundQueryRank(self, member, tile)
+
+
+class BoundQueryRank:
+    """QueryRank in one embedder's space."""
+
+    taps = (EMBEDDING,)
+    stationary_at_clean = False
+
+    def __init__(self, objective: QueryRank, member: Embedder, tile: int) -> None:
+        self.candidates = Targets(given=objective.candidates, what="candidates").embedded(member, tile)
+        self.gallery = gallery_embeddings(objective.gallery, member, tile)
+        self.raising = objective.direction == "raise"
+        self.xi = _PAPER_XI[objective.direction] if objective.xi is None else objective.xi
+        self.preserve = None
+        if objective.preserve is not None and self.xi > 0:
+            self.preserve = Targets(given=objective.preserve, what="preserve").embedded(member, tile)
+        self.count = len(self.candidates)
+        self.own = check_own(objective.own, self.count, len(self.gallery))
+        self.size = len(self.gallery) - (self.own is not None)
+        self.k = check_k(objective.k, self.size)
+        self.fingerprint = member.fingerprint
+        self._similarity = member.similarity
+
+    def prepare(self, index: Tensor) -> Tree:
+        """Each row's candidates (n, m, D), preserved items (n, G, D) and own gallery position (n,)."""
+        rows = {"candidates": self.candidates[index]}
+        if self.preserve is not None:
+            rows["preserve"] = self.preserve[index]
+        if self.own is not None:
+            rows["own"] = self.own[index]
+        return rows
+
+    def loss(self, out: Outputs, rows: Tree, member: Embedder) -> Tensor:
+        """Minus the mean hinge over candidates and gallery, minus ξ times that of the preserved items, (n,)."""
+        z = embedding_of(out)
+        gallery = self._gallery_similarities(z, rows)
+        loss = -_mean_hinge(gallery, member.similarity, z, rows["candidates"], raising=self.raising) / self.size
+        if "preserve" in rows:
+            kept = _mean_hinge(gallery, member.similarity, z, rows["preserve"], raising=True) / self.size
+            loss = loss - self.xi * kept
+        return loss
+
+    def success(self, out: Outputs, rows: Tree) -> Tensor | None:
+        """Whether all candidates are within (raise) or outside (lower) the first k of the query's list."""
+        if self.k is None:
+            return None
+        z = embedding_of(out)
+        gallery = self._gallery_similarities(z, rows)
+        items = self._similarity.pair(z.unsqueeze(1), rows["candidates"])
+        ranks = torch.stack([(gallery > item.unsqueeze(1)).sum(1) for item in items.unbind(1)], dim=1)
+        return (ranks < self.k).all(1) if self.raising else (ranks >= self.k).all(1)
+
+    def _gallery_similarities(self, z: Tensor, rows: Tree) -> Tensor:
+        gallery = self._similarity.cross(z, self.gallery)
+        if "own" not in rows:
+            return gallery
+        # NaN compares as neither closer nor farther, so the masked column counts in no hinge and no rank.
+        return gallery.scatter(1, rows["own"].unsqueeze(1), float("nan"))
+
+
+def _mean_hinge(gallery: Tensor, similarity: Similarity, z: Tensor, items: Tensor, *, raising: bool) -> Tensor:
+    """Mean over items and sum over the gallery of [s_x − s_c]₊ (raising) or [s_c − s_x]₊, (n,).
+
+    Which pairs are active is piecewise constant, so it is counted without gradient: Σ of active pairs is then linear in
+    the n·M + n·m similarities, and no (n, m, M) tensor enters autograd.
+    """
+    own = similarity.pair(z.unsqueeze(1), items)
+    with torch.no_grad():
+        per_gallery = torch.zeros_like(gallery)
+        per_item = torch.empty_like(own)
+        for column in range(own.shape[1]):
+            threshold = own[:, column : column + 1]
+            active = gallery > threshold if raising else gallery < threshold
+            per_gallery += active
+            per_item[:, column] = active.sum(1)
+        sign = 1.0 if raising else -1.0
+    over_gallery = torch.where(per_gallery > 0, gallery * per_gallery, torch.zeros_like(gallery)).sum(1)
+    return sign * (over_gallery - (own * per_item).sum(1)) / own.shape[1]
+
+
+def _example() -> QueryRank:
+    pictures = torch.linspace(0, 1, 12 * 64).view(12, 1, 8, 8).flip(0)
+    return QueryRank(
+        candidates=pictures[:6].unsqueeze(1) ** 2, gallery=pictures.sqrt(), direction="raise",
+        preserve=torch.stack([pictures[1:7], pictures[2:8]], dim=1), k=3,
+    )  # fmt: skip
+
+
+OBJECTIVES.register(
+    "query-rank",
+    example=_example,
+    paper="Zhou et al. 2020, Adversarial Ranking Attack and Defense, sections 3.2 and 3.3",
+    access="gradient",
+    differs="means instead of sums, as in the authors' code: ξ weighs mean hinges of C and C_SP, whatever m and G are",
+)(QueryRank)

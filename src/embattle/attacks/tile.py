@@ -1,0 +1,116 @@
+"""One physical batch: what a surrogate says about the pictures in it.
+
+Matrix kernels round differently for different batch shapes, and one flipped sign changes everything after it. So pictures
+are always evaluated in tiles of one fixed size, the last one padded by repeating a row; their number changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from embattle.attacks.objective import Bound
+from embattle.attacks.surrogate import Surrogate
+from embattle.attacks.transform import Transform
+from embattle.attacks.tree import Tree, take
+from embattle.rng import Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is known about n pictures: the attacker's loss, success where a criterion exists, and the gradient if asked for.
+
+    Loss is -inf and the gradient zero where either was not finite; `finite` says where both were.
+    """
+
+    loss: Tensor
+    success: Tensor | None
+    grad: Tensor | None
+    finite: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """A surrogate with an objective bound to each of its members, evaluated in tiles of one size."""
+
+    surrogate: Surrogate
+    bounds: Sequence[Bound]
+    transforms: tuple[Transform, ...]
+    tile: int
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the attack's own loss is random, so that its best iterate must be judged on the plain model."""
+        return bool(self.transforms) or self.surrogate.stochastic
+
+    def constants(self, index: Tensor) -> Tree:
+        """The objective's constants of the given rows, for every member."""
+        return {str(i): bound.prepare(index) for i, bound in enumerate(self.bounds)}
+
+    def evaluate(self, x: Tensor, constants: Tree, rows: Rows, *, gradient: bool) -> Evaluation:
+        """Evaluates (n, C, H, W) pictures tile by tile; `rows.live` False means without transforms and model edits."""
+        parts = [self._tile(x, constants, rows, first, gradient) for first in range(0, len(x), self.tile)]
+        return _joined(parts)
+
+    def score(self, x: Tensor, ids: tuple[str, ...], seed: int) -> Evaluation:
+        """Evaluates all of (N, C, H, W) on the plain model; constants are prepared for one tile at a time."""
+        parts = []
+        for index in torch.arange(len(x)).split(self.tile):
+            names = tuple(ids[i] for i in index.tolist())
+            rows = Rows(seed=seed, ids=names, step=(0,) * len(index), live=False)
+            parts.append(self.evaluate(x[index], self.constants(index), rows, gradient=False))
+        return _joined(parts)
+
+    def _tile(self, x: Tensor, constants: Tree, rows: Rows, first: int, gradient: bool) -> Evaluation:
+        index = torch.arange(first, min(first + self.tile, len(x)))
+        n = len(index)
+        padded = torch.cat([index, index[-1:].expand(self.tile - n)])
+        positions = padded.tolist()
+        here = replace(rows, ids=tuple(rows.ids[i] for i in positions), step=tuple(rows.step[i] for i in positions))
+        # A graph is built also when no gradient is wanted: the forward pass then runs the same kernels in both cases.
+        leaf = x[padded].detach().requires_grad_(True)
+        loss, success = self._forward(leaf, take(constants, padded), here)
+        finite = torch.isfinite(loss.detach())
+        grad = None
+        if gradient:
+            (grad,) = torch.autograd.grad(loss.sum(), leaf)
+            finite &= torch.isfinite(grad).flatten(1).all(1)
+            grad = torch.where(finite.view(-1, 1, 1, 1), grad, torch.zeros_like(grad))[:n].detach()
+        loss = torch.where(finite, loss.detach(), torch.full_like(loss, -math.inf))
+        return Evaluation(loss=loss[:n], success=success[:n] if success is not None else None, grad=grad, finite=finite[:n])
+
+    def _forward(self, leaf: Tensor, constants: Tree, rows: Rows) -> tuple[Tensor, Tensor | None]:
+        x = leaf
+        if rows.live:
+            for transform in self.transforms:
+                x = transform(x, rows)
+        total, everywhere = torch.zeros(len(leaf), device=leaf.device), None
+        with ExitStack() as stack:
+            stack.enter_context(self.surrogate.opened(rows))
+            stack.enter_context(torch.enable_grad())
+            members = zip(self.surrogate.members, self.surrogate.weights, self.bounds, strict=True)
+            for i, (member, weight, bound) in enumerate(members):
+                out = member.outputs(x.to(member.device), bound.taps)
+                own = constants[str(i)]
+                total = total + weight * bound.loss(out, own, member).to(leaf.device)
+                with torch.no_grad():
+                    success = bound.success(out, own)
+                if success is not None:
+                    everywhere = success if everywhere is None else everywhere & success
+        return total, everywhere
+
+
+def _joined(parts: Sequence[Evaluation]) -> Evaluation:
+    success = [part.success for part in parts if part.success is not None]
+    grads = [part.grad for part in parts if part.grad is not None]
+    return Evaluation(
+        loss=torch.cat([part.loss for part in parts]),
+        success=torch.cat(success) if success else None,
+        grad=torch.cat(grads) if grads else None,
+        finite=torch.cat([part.finite for part in parts]),
+    )
