@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -161,13 +162,16 @@ def _opened(source: Path | bytes, max_pixels: int) -> Iterator[tuple[Image.Image
     except ImageFileError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageFileError(_too_large(name, "too many pixels to be decoded", max_pixels)) from error
+        # The only place where the size is told is Pillow's sentence: "Image size (2500000000 pixels) exceeds ...".
+        told = re.search(r"\((\d+) pixels\)", str(error))
+        claim = f"{int(told[1]):,} pixels" if told else "far too many pixels"
+        raise ImageFileError(_too_large(name, claim, max_pixels)) from error
     except UnidentifiedImageError as error:
         raise ImageFileError(f"{name} is no picture that can be read; readable are {_READABLE}") from error
     except MemoryError as error:
         raise ImageFileError(_too_large(name, "more pixels than fit into memory", max_pixels)) from error
     except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, AttributeError,
-            ZeroDivisionError, struct.error) as error:  # fmt: skip
+            ZeroDivisionError, RuntimeError, struct.error) as error:  # fmt: skip
         # Pillow's readers let many types of exception out when a file lies about itself.
         raise ImageFileError(f"{name} is damaged or cut short ({error}); replace it or take it out") from error
 
@@ -190,7 +194,10 @@ def _stream(source: Path | bytes, name: str) -> IO[bytes]:
         raise ImageFileError(f"{name} is empty (0 bytes); replace it or take it out")
     if length > _MAX_BYTES:
         raise ImageFileError(f"{name} is {length:,} bytes long; picture files of at most {_MAX_BYTES:,} bytes are read")
-    return source.open("rb")
+    try:
+        return source.open("rb")
+    except OSError as error:
+        raise ImageFileError(f"{name} cannot be opened ({error.strerror}); make it readable or take it out") from error
 
 
 def _orientation(picture: Image.Image) -> tuple[int, bool]:
@@ -207,9 +214,7 @@ def _check_mode(picture: Image.Image, name: str) -> None:
     # A 16-bit PNG or PGM may be opened as mode I; elsewhere I means 32 bits, whose white is nowhere written down.
     if picture.mode == "F" or (picture.mode == "I" and picture.format not in ("PNG", "PPM")):
         kind = "floating-point" if picture.mode == "F" else "32-bit integer"
-        raise ImageFileError(
-            f"{name} holds {kind} pixels, whose range is not fixed; save it with 8 or 16 bits per channel"
-        )
+        raise ImageFileError(f"{name} holds {kind} pixels, whose range is not fixed; save it with 8 or 16 bits per channel")
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:

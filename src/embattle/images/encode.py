@@ -26,9 +26,7 @@ def as_pillow(image: Pixels) -> Image.Image:
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         given = getattr(image, "dtype", type(image).__name__)
-        raise PixelError(
-            f"a picture must be a numpy array of uint8, not {given}; write (x * 255).round().astype('uint8')"
-        )
+        raise PixelError(f"a picture must be a numpy array of uint8, not {given}; write (x * 255).round().astype('uint8')")
     if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
         raise PixelError(
             f"a picture must have the shape (H, W, 1) or (H, W, 3), not {tuple(image.shape)}; "
@@ -51,9 +49,7 @@ def from_tensor(image: Tensor) -> Pixels:
             adversarial picture stays inside its budget.
     """
     if image.dtype != torch.uint8:
-        raise PixelError(
-            f"a picture must be uint8, not {image.dtype}; round the pixels with the budget's eight_bit first"
-        )
+        raise PixelError(f"a picture must be uint8, not {image.dtype}; round the pixels with the budget's eight_bit first")
     if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
         raise PixelError(f"a picture tensor must have the shape (1, H, W) or (3, H, W), not {tuple(image.shape)}")
     return np.ascontiguousarray(image.detach().cpu().permute(1, 2, 0).numpy())

@@ -27,9 +27,7 @@ def difference(a: Pixels, b: Pixels, gain: float = 10) -> Pixels:
     """
     as_pillow(a), as_pillow(b)
     if a.shape != b.shape:
-        raise PixelError(
-            f"two pictures of the shapes {a.shape} and {b.shape} have no difference; resize one of them first"
-        )
+        raise PixelError(f"two pictures of the shapes {a.shape} and {b.shape} have no difference; resize one of them first")
     if not (np.isfinite(gain) and gain > 0):
         raise PixelError(f"gain={gain} is not allowed; it must be a number above 0")
     enlarged = NEUTRAL + gain * (b.astype(np.float64) - a.astype(np.float64))
