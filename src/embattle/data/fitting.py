@@ -24,9 +24,7 @@ def check_shape(channels: int | None, size: int | None) -> None:
     if channels is not None and channels not in (1, 3):
         raise DataError(f"channels={channels} is not possible; pictures are loaded with 1 (grey) or 3 (RGB) channels")
     if size is not None and not 1 <= size <= LARGEST_SIDE:
-        raise DataError(
-            f"size={size} is not possible; the side of a picture must lie between 1 and {LARGEST_SIDE} pixels"
-        )
+        raise DataError(f"size={size} is not possible; the side of a picture must lie between 1 and {LARGEST_SIDE} pixels")
 
 
 def check_memory(name: str, count: int, channels: int, height: int, width: int) -> None:

@@ -86,9 +86,7 @@ def load_folder(
     height, width = (size, size) if size is not None else _shared_size(files, notes)
     depth = channels or (1 if all(file.header.grey for file in files) else 3)
     chosen = (
-        files
-        if classes is None or split == "all"
-        else [file for file in files if _in_test(file.id) == (split == "test")]
+        files if classes is None or split == "all" else [file for file in files if _in_test(file.id) == (split == "test")]
     )
     if len(chosen) < _FEWEST:
         raise DataError(
@@ -192,9 +190,7 @@ def _classes(ids: Sequence[str], notes: _Notes) -> tuple[str, ...] | None:
             "so sub-folders are not taken as classes: the set has no labels"
         )
     elif inside:
-        notes.add(
-            f"all pictures lie in one sub-folder, {classes[0]!r}; one class is no labelling: the set has no labels"
-        )
+        notes.add(f"all pictures lie in one sub-folder, {classes[0]!r}; one class is no labelling: the set has no labels")
     return None
 
 

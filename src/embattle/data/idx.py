@@ -49,9 +49,7 @@ def parse_idx(stream: Readable, *, axes: int, name: str, limit: int = LARGEST_FI
     """
     magic = stream.read(4)
     if len(magic) < 4:
-        raise DataError(
-            f"{name} is only {len(magic)} bytes long; an idx file starts with a header of {4 + 4 * axes} bytes"
-        )
+        raise DataError(f"{name} is only {len(magic)} bytes long; an idx file starts with a header of {4 + 4 * axes} bytes")
     if magic[:2] != b"\0\0":
         raise DataError(f"{name} is not an idx file: it starts with {magic[:2].hex()}, an idx file with 0000")
     if magic[2] != _UINT8:

@@ -72,9 +72,7 @@ def _load(source: _Source, split: Split, root: Path, progress: Progress | None) 
     images = read_idx(images_file, axes=3)
     labels = read_idx(labels_file, axes=1)
     if len(images) != len(labels):
-        raise DataError(
-            f"{images_file} has {len(images)} images, {labels_file} {len(labels)} labels; they must be equal"
-        )
+        raise DataError(f"{images_file} has {len(images)} images, {labels_file} {len(labels)} labels; they must be equal")
     return ImageSet(
         name=f"{source.name}/{split}",
         images=torch.from_numpy(images)[:, None],
