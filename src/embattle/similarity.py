@@ -25,7 +25,11 @@ _TINY = 1e-12
 class Similarity(Protocol):
     """How close two embeddings are; higher = closer."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What reports and configurations call it."""
+        ...
+
 
     def pair(self, a: Tensor, b: Tensor) -> Tensor:
         """Similarity of (..., D) with (..., D) -> (...), broadcasting."""

@@ -1,0 +1,10 @@
+"""The audit: what an owner of an embedding system asks for, from a model and a gallery to a run folder with its report."""
+
+from __future__ import annotations
+
+from embattle.audit.config import DEFAULT_EPS, DEFAULT_SCENARIOS, AuditConfig
+from embattle.audit.run import Trained, audit
+from embattle.audit.scenario import SCENARIOS
+from embattle.audit.subject import Subject
+
+__all__ = ["DEFAULT_EPS", "DEFAULT_SCENARIOS", "SCENARIOS", "AuditConfig", "Subject", "Trained", "audit"]

@@ -1,0 +1,115 @@
+"""One unit of an audit: attack some pictures in one scenario at one ε, measure their 8-bit forms, keep a few to show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embattle.attacks import ATTACKS, Attack
+from embattle.audit.config import AuditConfig
+from embattle.audit.findings import Finding, exhibits
+from embattle.audit.scenario import Measured, Scenario
+from embattle.audit.subject import Subject
+from embattle.budget import Linf
+from embattle.runs import Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Scenario, ε and the pictures of one unit; ε = 0 measures the clean system."""
+
+    scenario: Scenario
+    eps: float
+    samples: tuple[str, ...]
+    findings: int
+
+
+def build_attack(config: AuditConfig, eps: float) -> Attack:
+    """The configured attack within Linf ε.
+
+    Raises:
+        ConfigError: a step rule the attack does not have.
+    """
+    parts: dict[str, Any] = {}
+    if config.steps is not None:
+        parts["steps"] = config.steps
+    if config.rule:
+        parts["rule"] = config.rule
+    attack: Attack = ATTACKS[config.attack].build(budget=Linf(eps), **parts)
+    return attack
+
+
+def attack_cell(subject: Subject, cell: Cell, config: AuditConfig) -> Output:
+    """Rows for every picture of the cell, and findings with their pictures."""
+    rows = subject.images.positions(cell.samples)
+    aims = cell.scenario.aims(subject, rows, config.seed)
+    clean = cell.scenario.measure(subject, rows, aims, subject.z[rows])
+    if cell.eps == 0:
+        return Output(rows=[_row(cell, i, clean, clean, "scored", None) for i in range(len(rows))])
+    x = subject.images.pixels(rows)
+    attack = build_attack(config, cell.eps)
+    objective = cell.scenario.objective(subject, rows, aims)
+    result = attack(subject.embedder, x, objective, seed=config.seed, ids=cell.samples, tile=config.tile)
+    saved = result.eight_bit_images.cpu()
+    changed = _levels(saved, subject.images.images[rows])
+    assert int(changed.max()) <= math.floor(255 * cell.eps + 1e-6), "a saved picture left the budget"
+    z = subject.embedder.embed(saved, tile=config.tile)
+    finite = torch.isfinite(z).all(1) & ~result.non_finite.cpu()
+    measured = cell.scenario.measure(subject, rows, aims, torch.where(finite.unsqueeze(1), z, subject.z[rows]))
+    statuses = _statuses(result.status, finite, measured, clean)
+    cost = {"forwards": result.forwards, "backwards": result.backwards}
+    records = [_row(cell, i, measured, clean, statuses[i], cost) for i in range(len(rows))]
+    found = [i for i in _most_telling(measured, clean, finite) if statuses[i] == "success"][: cell.findings]
+    findings = [
+        Finding(
+            row=int(rows[i]), saved=saved[i], z=z[i : i + 1], aims={k: v[i : i + 1] for k, v in aims.items()},
+            levels=int(changed[i]), forwards=int(result.forwards[i]),
+        )
+        for i in found
+    ]  # fmt: skip
+    shown, blobs = exhibits(subject, cell.scenario, cell.eps, findings)
+    return Output(rows=[*records, *shown], blobs=blobs, cost={"samples": float(len(rows))})
+
+
+def _row(
+    cell: Cell, i: int, measured: Measured, clean: Measured, status: str, cost: dict[str, Tensor] | None
+) -> dict[str, Any]:
+    undefined = bool(clean.goal[i])
+    lost = status == "non_finite"
+    return {
+        "row": "sample", "threat": cell.scenario.name, "eps": cell.eps, "sample": cell.samples[i], "status": status,
+        # What already held before the attack is no success of the attacker: undefined, counted as such.
+        "success": None if undefined else bool(measured.goal[i]) and not lost,
+        "metrics": {name: None if lost else float(values[i]) for name, values in measured.metrics.items()},
+        "cost": {name: int(cost[name][i]) if cost else 0 for name in ("forwards", "backwards")},
+    }  # fmt: skip
+
+
+def _statuses(attack: Sequence[str], finite: Tensor, measured: Measured, clean: Measured) -> list[str]:
+    """The attack's own status, with success judged by the scenario on the saved picture."""
+    statuses = []
+    for i, status in enumerate(attack):
+        if not finite[i]:
+            statuses.append("non_finite")
+        elif measured.goal[i] and not clean.goal[i]:
+            statuses.append("success")
+        else:
+            statuses.append("zero_gradient" if status == "zero_gradient" else "failed")
+    return statuses
+
+
+def _most_telling(measured: Measured, clean: Measured, finite: Tensor) -> list[int]:
+    """Positions by how far the scenario's first metric moved, farthest first."""
+    name = next(iter(measured.metrics))
+    moved = (measured.metrics[name].double() - clean.metrics[name].double()).abs()
+    order: list[int] = torch.where(finite, moved, -1.0).argsort(descending=True, stable=True).tolist()
+    return order
+
+
+def _levels(saved: Tensor, clean: Tensor) -> Tensor:
+    return (saved.int() - clean.int()).abs().flatten(1).amax(1)

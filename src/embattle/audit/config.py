@@ -1,0 +1,97 @@
+"""What an audit is: every setting that changes a number in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from embattle.attacks import ATTACKS
+from embattle.audit.scenario import named
+from embattle.errors import ConfigError
+
+DEFAULT_SCENARIOS = ("ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m1", "shift", "class")
+DEFAULT_EPS = (0.01, 0.03, 0.1, 0.3)
+
+
+class AuditConfig(BaseModel):
+    """Settings of an audit.
+
+    Args:
+        scenarios: what the attacker tries: names of `SCENARIOS` with their width, such as "ca+.w1" or "sp-qa-.m10".
+        eps: Linf budgets in pixel units of [0, 1], without 0, which is always measured.
+        attack: a name of `ATTACKS`.
+        steps: gradient steps of the attack; None: its own default.
+        rule: step rule of pgd; "ranking" is the ranking paper's.
+        attacked: how many pictures are attacked for each scenario and ε.
+        k: length of the first page of a list.
+        own: whether an attacked item's own clean copy stays in the gallery ("kept", the paper's) or not ("replaced").
+        preserve: how many neighbours a semantics-preserving query attack keeps (G).
+        xi: weight of keeping them; None: the paper's 1 (raise) and 100 (lower).
+        findings: how many examples with pictures are kept for each scenario and ε.
+        seed: of the choice of pictures and targets, and of the attacks.
+        tile: physical batch size of the attack loop.
+        shard: pictures a unit; changes where an interrupted run goes on, and nothing else that a report shows.
+
+    Raises:
+        ConfigError: from `parse`, for an unknown key or a value outside these ranges.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scenarios: tuple[str, ...] = DEFAULT_SCENARIOS
+    eps: tuple[float, ...] = DEFAULT_EPS
+    attack: str = "apgd"
+    steps: int | None = Field(default=None, ge=1)
+    rule: Literal["", "ranking"] = ""
+    attacked: int = Field(default=100, ge=1)
+    k: int = Field(default=10, ge=1)
+    own: Literal["kept", "replaced"] = "kept"
+    preserve: int = Field(default=5, ge=0)
+    xi: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    findings: int = Field(default=2, ge=0)
+    seed: int = Field(default=0, ge=0)
+    tile: int = Field(default=32, ge=1)
+    shard: int = Field(default=64, ge=1)
+
+    @field_validator("eps")
+    @classmethod
+    def _budgets(cls, eps: tuple[float, ...]) -> tuple[float, ...]:
+        if not eps:
+            raise ConfigError("no ε to test; give at least one, for example --eps 0.03")
+        for value in eps:
+            if not 0 < value <= 1:
+                raise ConfigError(
+                    f"ε = {value:g} is outside (0, 1]; ε is in pixel units of [0, 1]: for n grey levels write n/255"
+                )
+        return tuple(sorted(set(eps)))
+
+    @field_validator("attack")
+    @classmethod
+    def _attack(cls, name: str) -> str:
+        return ATTACKS[name].name
+
+    @field_validator("scenarios")
+    @classmethod
+    def _scenarios(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            named(name)
+        if not names:
+            raise ConfigError("no scenario to test; give at least one, for example --only ca+.w1")
+        return tuple(dict.fromkeys(names))
+
+    @classmethod
+    def parse(cls, settings: Mapping[str, Any]) -> AuditConfig:
+        """An AuditConfig from plain values; the message names what is wrong and what is allowed."""
+        try:
+            return cls.model_validate(dict(settings))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "the configuration"
+            if first["type"] == "extra_forbidden":
+                allowed = ", ".join(sorted(cls.model_fields))
+                raise ConfigError(f"the audit has no setting {key!r}; it has: {allowed}") from None
+            given = first.get("input")
+            cause = first.get("ctx", {}).get("error")
+            raise ConfigError(str(cause) if cause else f"{key}: {first['msg'].lower()}, not {given!r}") from None

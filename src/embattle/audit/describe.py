@@ -1,0 +1,81 @@
+"""The unit that describes an audit: what was audited, how good it is when nobody attacks, what each threat means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from embattle.audit.attack_unit import build_attack
+from embattle.audit.config import AuditConfig
+from embattle.audit.scenario import Scenario, named
+from embattle.audit.subject import Subject
+from embattle.metrics import map_at_r, recall_at_k
+from embattle.runs import Output
+
+
+def usable(config: AuditConfig, *, labelled: bool) -> tuple[list[Scenario], list[Scenario]]:
+    """The scenarios that can run on the data, and those that need labels it does not have."""
+    scenarios = [named(name) for name in config.scenarios]
+    runs = [scenario for scenario in scenarios if labelled or not scenario.needs_labels]
+    return runs, [scenario for scenario in scenarios if scenario not in runs]
+
+
+def describe(subject: Subject, config: AuditConfig) -> Output:
+    """Rows on the subject, its clean quality, every threat, and what was skipped."""
+    runs, skipped = usable(config, labelled=subject.images.labelled)
+    reason = f"{subject.images.name} has no labels; give one sub-folder per class to run it"
+    rows: list[dict[str, Any]] = [_subject_row(subject)]
+    rows += _clean_rows(subject, config.seed)
+    rows += [_threat_row(subject, scenario, config) for scenario in runs]
+    rows += [{"row": "skipped", "scenario": scenario.name, "reason": reason} for scenario in skipped]
+    if not subject.images.labelled:
+        rows.append({"row": "skipped", "scenario": "clean recall@1 and mAP@R", "reason": reason})
+    rows += [{"row": "note", "text": text} for text in _notes(subject, config)]
+    return Output(rows=rows)
+
+
+def _subject_row(subject: Subject) -> dict[str, Any]:
+    images = subject.images
+    return {
+        "row": "subject", "model": subject.embedder.name, "fingerprint": subject.embedder.fingerprint,
+        "similarity": subject.similarity.name, "parameters": subject.embedder.parameter_count,
+        "dimension": int(subject.z.shape[1]), "data": images.name, "gallery": len(images),
+        "picture": [images.channels, *images.size], "labelled": images.labelled,
+        "classes": len(images.classes) if images.classes else 0, "page": subject.page,
+    }  # fmt: skip
+
+
+def _clean_rows(subject: Subject, seed: int) -> list[dict[str, Any]]:
+    if subject.images.labels is None:
+        return []
+    z, labels = subject.z, subject.images.labels
+    figures = {"recall@1": recall_at_k(z, labels, subject.similarity, k=1).figure}
+    if subject.k > 1:
+        figures[f"recall@{subject.k}"] = recall_at_k(z, labels, subject.similarity, k=subject.k).figure
+    figures["map@r"] = map_at_r(z, labels, subject.similarity, seed=seed).figure
+    return [{"row": "clean", "figure": name, "value": figure.to_json()} for name, figure in figures.items()]
+
+
+def _threat_row(subject: Subject, scenario: Scenario, config: AuditConfig) -> dict[str, Any]:
+    attack = build_attack(config, max(config.eps))
+    return {
+        "row": "threat", "threat": scenario.name, **scenario.describe(subject), "access": "gradient",
+        "attack": {"name": config.attack, "steps": config.rule or attack.steps, "seed": config.seed},
+        "reproduce": f"--only {scenario.name}",
+    }  # fmt: skip
+
+
+def _notes(subject: Subject, config: AuditConfig) -> Sequence[str]:
+    notes = list(subject.images.notes)
+    small = [eps for eps in config.eps if eps * 255 < 1]
+    if small:
+        notes.append(
+            f"ε = {', '.join(f'{eps:g}' for eps in small)} is less than one grey level (1/255 = 0.0039): a saved picture "
+            f"cannot change at all there."
+        )
+    own = "stays in the gallery" if subject.keep_own else "is taken out of the gallery"
+    notes.append(
+        f"Ranks count the gallery items that are strictly closer, as a percentage of {subject.ranked:,}; ties do not count "
+        f"against an item. The attacked picture's own clean copy {own}. All figures are of pictures saved with 8 bits."
+    )
+    return notes

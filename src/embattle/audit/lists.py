@@ -1,0 +1,41 @@
+"""Ranked lists as a report shows them: a few best items, the attacked one framed, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from embattle.audit.scenario import Shown
+from embattle.audit.subject import Subject
+
+LENGTH = 8
+
+
+def displayed(
+    subject: Subject, query: Tensor, *, hidden: Collection[int], framed: int, replacement: Tensor | None = None
+) -> tuple[list[Shown], int]:
+    """The first items of a query's list, and the rank (from 1) of the framed one.
+
+    Args:
+        subject: the system.
+        query: (D,) embedding.
+        hidden: gallery positions that are not shown and not counted (the query's own copy).
+        framed: the gallery position whose rank matters.
+        replacement: (D,) embedding that takes the framed item's place: the adversarial picture.
+    """
+    similarities = subject.similarity.cross(query.unsqueeze(0), subject.z)[0].clone()
+    if replacement is not None:
+        similarities[framed] = subject.similarity.pair(query, replacement)
+    similarities[list(hidden)] = -torch.inf
+    order = similarities.argsort(descending=True, stable=True)
+    rank = int((order == framed).nonzero()[0]) + 1
+    shown = [
+        Shown(
+            position=None if replacement is not None and place == framed else place,
+            similarity=float(similarities[place]), rank=i + 1, framed=place == framed,
+        )
+        for i, place in enumerate(order[: min(LENGTH, len(order) - len(hidden))].tolist())
+    ]  # fmt: skip
+    return shown, rank

@@ -1,0 +1,159 @@
+"""From a model and a gallery to a finished run folder; a killed audit goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from embattle import rng
+from embattle.audit.attack_unit import Cell, attack_cell, build_attack
+from embattle.audit.config import AuditConfig
+from embattle.audit.describe import describe, usable
+from embattle.audit.subject import Subject
+from embattle.data import ImageSet
+from embattle.embedders import Embedder, load_checkpoint
+from embattle.records import Unit, build_summary, write_json_atomic
+from embattle.runs import Output, Progress, RunFolder, Task, execute, open_run
+from embattle.training import TrainConfig, train
+
+# Effort of the other units in forward passes per picture, roughly; only the progress bar's estimate depends on it.
+_EMBED_EFFORT, _TRAIN_EFFORT = 2.0, 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model that the run trains itself before it audits it."""
+
+    config: TrainConfig
+    pictures: ImageSet
+
+
+@dataclass(frozen=True)
+class _Session:
+    """The parts of one audit; the model is made or loaded when the first unit needs it."""
+
+    config: AuditConfig
+    gallery: ImageSet
+    model: Embedder | Trained
+    folder: Callable[[], Path]
+
+    @property
+    def hashed(self) -> dict[str, Any]:
+        """Everything that changes a number; paths are not in it, contents are."""
+        model: dict[str, Any]
+        if isinstance(self.model, Trained):
+            model = {"train": self.model.config.model_dump(mode="json"), "pictures": self.model.pictures.fingerprint}
+        else:
+            model = {"fingerprint": self.model.fingerprint}
+        gallery = {"name": self.gallery.name, "fingerprint": self.gallery.fingerprint}
+        return {"audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": model}
+
+    @cached_property
+    def attacked(self) -> tuple[str, ...]:
+        """Ids of the attacked pictures: a seeded choice, in gallery order."""
+        order = rng.generator(self.config.seed, "attacked", self.gallery.fingerprint).permutation(len(self.gallery))
+        return tuple(self.gallery.ids[i] for i in sorted(order[: self.config.attacked].tolist()))
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The model under audit."""
+        if isinstance(self.model, Embedder):
+            return self.model
+        return load_checkpoint(self.folder() / "model.safetensors")
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The gallery embedded by the model."""
+        return Subject.of(
+            self.embedder, self.gallery, k=self.config.k, keep_own=self.config.own == "kept",
+            preserve=self.config.preserve, xi=self.config.xi,
+        )  # fmt: skip
+
+
+def audit(
+    config: AuditConfig, gallery: ImageSet, model: Embedder | Trained, *, command: str = "embattle audit",
+    out: Path | None = None, progress: Progress | None = None,
+) -> tuple[RunFolder, dict[str, Any]]:  # fmt: skip
+    """Runs an audit, or goes on with one, and writes summary.json.
+
+    Args:
+        config: what to try.
+        gallery: the pictures the system searches; some of them are attacked.
+        model: the embedder, or how to train one first.
+        command: the command line, for the report.
+        out: the run folder; None: runs/<date>-audit-<hash8>, found again by the configuration's hash.
+        progress: told before every unit.
+
+    Returns:
+        The run folder and the summary.
+
+    Raises:
+        InputError: data, model or settings that cannot be audited, each with its sentence.
+        RunMismatch: `out` belongs to another configuration.
+        RunIncomplete: interrupted; the same call goes on.
+    """
+    place: dict[str, Path] = {}
+    session = _Session(config, gallery, model, lambda: place["run"])
+    if isinstance(model, Embedder):
+        # Before a folder exists: a model or gallery that cannot be audited leaves nothing behind.
+        _ = session.subject
+    tasks = _plan(session)
+    run = open_run("audit", session.hashed, [task.unit for task in tasks], command=command, out=out)
+    place["run"] = run.path
+    execute(tasks, run.store, progress)
+    summary = build_summary(run.path)
+    write_json_atomic(run.path / "summary.json", summary)
+    return run, summary
+
+
+def _plan(session: _Session) -> list[Task]:
+    """All units of an audit, in order: train, describe, then scenario by scenario and ε by ε."""
+    base = session.hashed
+    tasks: list[Task] = []
+    needs: tuple[str, ...] = ()
+    if isinstance(session.model, Trained):
+        unit = Unit(kind="train", params=base["model"], samples=(), needs=())
+        effort = _TRAIN_EFFORT * session.model.config.epochs * len(session.model.pictures)
+        tasks.append(Task(unit=unit, work=lambda: _train(session), title="training the model", weight=effort))
+        needs = (unit.id,)
+    unit = Unit(kind="evaluate", params=base, samples=(), needs=needs)
+    effort = _EMBED_EFFORT * len(session.gallery)
+    work = lambda: describe(session.subject, session.config)  # noqa: E731
+    tasks.append(Task(unit=unit, work=work, title="measuring the clean system", weight=effort))
+    return tasks + _attack_tasks(session, base, needs)
+
+
+def _attack_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ...]) -> list[Task]:
+    config = session.config
+    scenarios, _ = usable(config, labelled=session.gallery.labelled)
+    shards = [session.attacked[i : i + config.shard] for i in range(0, len(session.attacked), config.shard)]
+    tasks = []
+    for scenario in scenarios:
+        for eps in (0.0, *config.eps):
+            steps = build_attack(config, eps).steps if eps else 0
+            for number, samples in enumerate(shards):
+                cell = Cell(scenario=scenario, eps=eps, samples=samples, findings=0 if number else config.findings)
+                unit = Unit(
+                    kind="attack", params={**base, "scenario": scenario.name, "eps": eps}, samples=samples, needs=needs
+                )
+                title = f"{scenario.name} at ε {eps:g}" if eps else f"{scenario.name}, clean"
+                tasks.append(Task(unit=unit, work=_work(session, cell), title=title, weight=len(samples) * (3 * steps + 1)))
+    return tasks
+
+
+def _work(session: _Session, cell: Cell) -> Callable[[], Output]:
+    return lambda: attack_cell(session.subject, cell, session.config)
+
+
+def _train(session: _Session) -> Output:
+    model = session.model
+    assert isinstance(model, Trained)
+    train(model.config, model.pictures, session.folder() / "model.safetensors")
+    text = (
+        f"No model was given: a small one ({model.config.network}) was trained for {model.config.epochs} epochs on "
+        f"{len(model.pictures):,} pictures of {model.pictures.name}. It stands in for yours; audit your own with --model."
+    )
+    return Output(rows=[{"row": "note", "text": text}])

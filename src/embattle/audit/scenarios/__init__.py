@@ -1,0 +1,1 @@
+"""Scenarios of an audit; one file per family, found by the registry."""

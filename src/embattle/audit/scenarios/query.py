@@ -1,0 +1,140 @@
+"""QA± and SP-QA±: somebody who controls the query picture moves chosen items in its list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from embattle.attacks.objectives import QueryRank
+from embattle.audit.lists import displayed
+from embattle.audit.scenario import SCENARIOS, Exhibit, Measured
+from embattle.audit.subject import Subject
+from embattle.metrics import normalised_rank, ranks
+
+_RAISE_ADVICE = (
+    "Smooth the query before embedding it (recompression, light blur) and compare the two lists; a large change is a flag.",
+    "Harden the model by adversarial training on the embedding shift, and measure again.",
+)
+_LOWER_ADVICE = (
+    "Search with several light variants of the query and merge their lists.",
+    "Harden the model by adversarial training on the embedding shift, and measure again.",
+)
+
+
+@dataclass(frozen=True)
+class _Query:
+    """Shared by all four; `width` is the paper's m, the number of candidates."""
+
+    width: int = 1
+
+    needs_labels: ClassVar[bool] = False
+    family: ClassVar[str]
+    direction: ClassVar[Literal["raise", "lower"]]
+    preserving: ClassVar[bool]
+    title: ClassVar[str]
+    question: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """As in gates and figures."""
+        return f"{self.family}.m{self.width}"
+
+    def describe(self, subject: Subject) -> Mapping[str, Any]:
+        """For people; see `Scenario.describe`."""
+        raising = self.direction == "raise"
+        metrics = {"rank": {"unit": "%", "higher_is_better": raising, "title": "mean rank of the chosen items"}}
+        if self.preserving:
+            title = f"mean rank of the {subject.preserve} neighbours the attack keeps, so that the list looks natural"
+            metrics["kept_rank"] = {"unit": "%", "higher_is_better": False, "title": title}
+        what = "the chosen item" if self.width == 1 else f"each of {self.width} chosen items"
+        return {
+            "title": self.title, "question": self.question, "direction": self.direction, "metric": "rank",
+            "metrics": metrics,
+            "criterion": f"{what} {'enters' if raising else 'leaves'} the first {subject.page:,} of "
+            f"{subject.ranked:,} items of the query's list",
+            "advice": list(_RAISE_ADVICE if raising else _LOWER_ADVICE),
+        }  # fmt: skip
+
+    def aims(self, subject: Subject, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        """Candidates uniform over the gallery (raise) or among the nearest (lower), and the neighbours to keep."""
+        draw = subject.random_others if self.direction == "raise" else subject.random_neighbours
+        # Plain and preserving attacks on one picture share their candidates, so that their figures are comparable.
+        stream = f"qa{self.family[-1]}.m{self.width}"
+        candidates = draw(rows, self.width, seed=seed, stream=stream)
+        near = subject.neighbours(rows, subject.preserve + self.width)
+        kept = [
+            place[~torch.isin(place, chosen)][: subject.preserve] for place, chosen in zip(near, candidates, strict=True)
+        ]
+        shortest = min(len(row) for row in kept)
+        return {"candidates": candidates, "kept": torch.stack([row[:shortest] for row in kept])}
+
+    def objective(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor]) -> QueryRank:
+        """The rank objective over the whole gallery."""
+        return QueryRank(
+            candidates=subject.z[aims["candidates"]], gallery=subject.z, direction=self.direction,
+            preserve=subject.z[aims["kept"]] if self.preserving and aims["kept"].shape[1] else None,
+            xi=subject.xi, own=subject.own(rows),
+        )  # fmt: skip
+
+    def measure(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor], z: Tensor) -> Measured:
+        """Mean normalised rank of the candidates, and of the kept neighbours."""
+        own = subject.own(rows)
+        found = ranks(z, subject.z[aims["candidates"]], subject.z, subject.similarity, exclude=own)
+        metrics = {"rank": normalised_rank(found, subject.ranked).mean(1)}
+        if self.preserving and aims["kept"].shape[1]:
+            kept = ranks(z, subject.z[aims["kept"]], subject.z, subject.similarity, exclude=own)
+            metrics["kept_rank"] = normalised_rank(kept, subject.ranked).mean(1)
+        inside = found < subject.page
+        goal = inside.all(1) if self.direction == "raise" else (~inside).all(1)
+        return Measured(metrics=metrics, goal=goal)
+
+    def exhibit(self, subject: Subject, row: int, aims: Mapping[str, Tensor], z: Tensor) -> Exhibit:
+        """The query's list before and after, the first candidate framed."""
+        chosen = int(aims["candidates"][0, 0])
+        before, rank_before = displayed(subject, subject.z[row], hidden={row}, framed=chosen)
+        after, rank_after = displayed(subject, z[0], hidden={row}, framed=chosen)
+        return Exhibit(
+            title=f"Item {subject.images.ids[chosen]} in the list of query {subject.images.ids[row]}",
+            before_title="List of the clean query", after_title="List of the adversarial query", before=before,
+            after=after, anchor_label="chosen item", anchor=chosen, rank_before=rank_before, rank_after=rank_after,
+        )  # fmt: skip
+
+
+@SCENARIOS.register("sp-qa+", paper="Zhou et al. 2020, section 3.3 (SP-QA+)", access="gradient")
+class RaiseByQueryPreserving(_Query):
+    """A query brings chosen items to the front, while its natural neighbours stay where they were."""
+
+    family, direction, preserving = "sp-qa+", "raise", True
+    title = "Promote an item through the query"
+    question = "Can a changed query bring an unrelated item to its first page while the list still looks natural?"
+
+
+@SCENARIOS.register("sp-qa-", paper="Zhou et al. 2020, section 3.3 (SP-QA−)", access="gradient")
+class LowerByQueryPreserving(_Query):
+    """A query loses chosen items, while its other neighbours stay where they were."""
+
+    family, direction, preserving = "sp-qa-", "lower", True
+    title = "Suppress an item through the query"
+    question = "Can a changed query lose a matching item while the list still looks natural?"
+
+
+@SCENARIOS.register("qa+", paper="Zhou et al. 2020, section 3.2 (QA+)", access="gradient")
+class RaiseByQuery(_Query):
+    """A query brings chosen items to the front, whatever happens to the rest of its list."""
+
+    family, direction, preserving = "qa+", "raise", False
+    title = "Promote an item through the query, list disregarded"
+    question = "Can a changed query bring an unrelated item to its first page?"
+
+
+@SCENARIOS.register("qa-", paper="Zhou et al. 2020, section 3.2 (QA−)", access="gradient")
+class LowerByQuery(_Query):
+    """A query loses chosen items, whatever happens to the rest of its list."""
+
+    family, direction, preserving = "qa-", "lower", False
+    title = "Suppress an item through the query, list disregarded"
+    question = "Can a changed query lose a matching item?"

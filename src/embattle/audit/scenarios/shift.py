@@ -1,0 +1,107 @@
+"""Max shift: a picture moves away from itself, so that it is not found or is taken for something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from embattle.attacks.objectives import Shift
+from embattle.audit.lists import displayed
+from embattle.audit.scenario import SCENARIOS, Exhibit, Measured
+from embattle.audit.subject import Subject
+from embattle.errors import ConfigError
+from embattle.metrics import max_shift, normalised_rank, ranks
+
+_DISTANCE = {"unit": "distance", "higher_is_better": False, "title": "mean distance from the clean embedding"}
+
+
+@dataclass(frozen=True)
+class _Shifted:
+    """Shared by both: the same attack, read in two ways."""
+
+    needs_labels: ClassVar[bool] = False
+
+    def aims(self, subject: Subject, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        """No targets: away from the clean embedding in any direction."""
+        return {}
+
+    def objective(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor]) -> Shift:
+        """Distance from the clean embedding."""
+        return Shift(anchor=subject.z[rows])
+
+    def exhibit(self, subject: Subject, row: int, aims: Mapping[str, Tensor], z: Tensor) -> Exhibit:
+        """The picture's own list, its clean copy framed."""
+        before, rank_before = displayed(subject, subject.z[row], hidden=(), framed=row)
+        after, rank_after = displayed(subject, z[0], hidden=(), framed=row)
+        return Exhibit(
+            title=f"Searching with picture {subject.images.ids[row]}",
+            before_title="List of the clean picture", after_title="List of the adversarial picture", before=before,
+            after=after, anchor_label="", anchor=None, rank_before=rank_before, rank_after=rank_after,
+        )  # fmt: skip
+
+
+@SCENARIOS.register("shift", paper="Zhou et al. 2020, section 3.4 (max shift)", access="gradient")
+class Unfindable(_Shifted):
+    """A picture no longer finds its own original."""
+
+    name = "shift"
+
+    def describe(self, subject: Subject) -> Mapping[str, Any]:
+        """For people; see `Scenario.describe`."""
+        title = "mean rank of the clean original in the list of the changed picture"
+        return {
+            "title": "Slip past copy detection", "direction": "lower", "metric": "self_rank",
+            "question": "Can a copy be changed so that searching with it no longer finds its original?",
+            "metrics": {"self_rank": {"unit": "%", "higher_is_better": False, "title": title}, "distance": _DISTANCE},
+            "criterion": f"the original leaves the first {subject.page:,} of {len(subject.images):,} items",
+            "advice": [
+                "Compare uploads with a second signature that is not a neural embedding (perceptual hash).",
+                "Harden the model by adversarial training on the embedding shift, and measure again.",
+            ],
+        }  # fmt: skip
+
+    def measure(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor], z: Tensor) -> Measured:
+        """Rank of the clean original, which always stays in this list, and the distance from it."""
+        found = ranks(z, subject.z[rows].unsqueeze(1), subject.z, subject.similarity)[:, 0]
+        metrics = {
+            "self_rank": normalised_rank(found, len(subject.images)),
+            "distance": max_shift(subject.z[rows], z, subject.similarity),
+        }
+        return Measured(metrics=metrics, goal=found >= subject.page)
+
+
+@SCENARIOS.register("class", paper="Zhou et al. 2020, section 3.4; recall under max shift", access="gradient")
+class Misread(_Shifted):
+    """A picture's nearest neighbour is of another class."""
+
+    name = "class"
+    needs_labels = True
+
+    def describe(self, subject: Subject) -> Mapping[str, Any]:
+        """For people; see `Scenario.describe`."""
+        recall = {"unit": "%", "higher_is_better": True, "title": "pictures whose nearest neighbour has their class"}
+        return {
+            "title": "Be taken for something else", "direction": "lower", "metric": "recall@1",
+            "question": "Can a picture be changed so that its nearest neighbour is of another class?",
+            "metrics": {"recall@1": recall, "distance": _DISTANCE},
+            "criterion": "the nearest neighbour, the picture itself left out, has another class",
+            "advice": [
+                "Do not let a nearest-neighbour class decide alone; ask for agreement among several neighbours.",
+                "Harden the model by adversarial training on the embedding shift, and measure again.",
+            ],
+        }  # fmt: skip
+
+    def measure(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor], z: Tensor) -> Measured:
+        """Class of the nearest other picture, and the distance from the clean embedding."""
+        labels = subject.images.labels
+        if labels is None:
+            raise ConfigError(f"scenario {self.name!r} needs labels, and {subject.images.name} has none")
+        _, places = subject.index.nearest(z, 2)
+        nearest = torch.where(places[:, 0] == rows, places[:, 1], places[:, 0])
+        right = labels[nearest] == labels[rows]
+        metrics = {"recall@1": right.double() * 100, "distance": max_shift(subject.z[rows], z, subject.similarity)}
+        return Measured(metrics=metrics, goal=~right)

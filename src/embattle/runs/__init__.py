@@ -1,0 +1,18 @@
+"""Runs: folders found again by the hash of their configuration, and engines that finish their units one by one."""
+
+from __future__ import annotations
+
+from embattle.runs.engine import Output, Progress, Task, execute
+from embattle.runs.environment import describe_environment
+from embattle.runs.folder import RunFolder, configuration_hash, open_run
+
+__all__ = [
+    "Output",
+    "Progress",
+    "RunFolder",
+    "Task",
+    "configuration_hash",
+    "describe_environment",
+    "execute",
+    "open_run",
+]

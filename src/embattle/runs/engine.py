@@ -1,0 +1,100 @@
+"""Executes the units of a run in order, on this machine, and keeps each result the moment it is finished."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from embattle.errors import EmbattleError, RunIncomplete
+from embattle.records import LocalStore, Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a unit's work gives: rows, the files they speak of, and costs that may differ from run to run."""
+
+    rows: Sequence[Mapping[str, Any]]
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A unit with the work that computes it.
+
+    Args:
+        unit: what it is; done units are not computed again.
+        work: called without arguments.
+        title: what the progress bar says.
+        weight: expected effort, in any unit common to the run.
+    """
+
+    unit: Unit
+    work: Callable[[], Output]
+    title: str
+    weight: float = 1.0
+
+
+class Progress(Protocol):
+    """Told what is being done and how much of the whole is finished."""
+
+    def __call__(self, title: str, done: float, total: float) -> None:
+        """`done` of `total` weights are finished; `title` is what comes next."""
+        ...
+
+
+def execute(tasks: Sequence[Task], store: LocalStore, progress: Progress | None = None) -> None:
+    """Computes every unit that is not in the store yet; each is kept whole or not at all.
+
+    Args:
+        tasks: in an order in which every unit comes after those it needs.
+        store: where results are kept.
+        progress: called before every unit, and once at the end.
+
+    Raises:
+        RunIncomplete: interrupted; the same call goes on.
+        EmbattleError: from the work of a unit, as it is.
+    """
+    finished = set(store.done())
+    done = sum(task.weight for task in tasks if task.unit.id in finished)
+    total = sum(task.weight for task in tasks)
+    for task in tasks:
+        if task.unit.id in finished:
+            continue
+        missing = [need for need in task.unit.needs if need not in finished]
+        assert not missing, f"{task.title} comes before a unit that it needs"
+        if progress is not None:
+            progress(task.title, done, total)
+        _compute(task, store)
+        finished.add(task.unit.id)
+        done += task.weight
+    if progress is not None:
+        progress("done", total, total)
+
+
+def _compute(task: Task, store: LocalStore) -> None:
+    started = time.perf_counter()
+    try:
+        output = task.work()
+        seconds = time.perf_counter() - started
+        cost = {"seconds": seconds, "peak_rss_mib": _peak_rss_mib(), **output.cost}
+        store.put(task.unit, output.rows, output.blobs, cost)
+    except KeyboardInterrupt:
+        raise RunIncomplete(
+            f"interrupted during {task.title!r}; what was finished is kept, and the same command goes on"
+        ) from None
+    except EmbattleError:
+        raise
+    except Exception as error:
+        # A bug of ours: leave a note beside the results before it travels on to the command line.
+        store.quarantine(task.unit, f"{type(error).__name__}: {error}")
+        raise
+
+
+def _peak_rss_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

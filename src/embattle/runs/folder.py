@@ -1,0 +1,113 @@
+"""Run folders: made once per configuration, found again by its hash, never shared by two configurations."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embattle.errors import InputError, RunMismatch
+from embattle.records import LocalStore, Unit, canonical_json, write_json_atomic
+from embattle.runs.environment import describe_environment
+
+# What an interrupted start may have left in a folder before its configuration was written.
+_OF_A_RUN = {"env.json", "units", "summary.json", "report.html"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """A run on disk.
+
+    Args:
+        path: the folder.
+        store: its finished units.
+        resumed: whether the folder was there before.
+    """
+
+    path: Path
+    store: LocalStore
+    resumed: bool
+
+
+def configuration_hash(config: Mapping[str, Any]) -> str:
+    """sha256 over the canonical JSON of everything that changes a number."""
+    return hashlib.sha256(canonical_json(config).encode()).hexdigest()
+
+
+def open_run(
+    name: str, config: Mapping[str, Any], plan: Sequence[Unit], *, command: str, out: Path | None = None,
+    parent: Path = Path("runs"),
+) -> RunFolder:  # fmt: skip
+    """The folder of this configuration: the unfinished one when there is one, a new one otherwise.
+
+    Args:
+        name: of the verb that makes the run.
+        config: everything that changes a number; its hash names the folder.
+        plan: the units of the run, in order.
+        command: the command line, kept in env.json.
+        out: the folder to use; None: `parent`/<date>-<name>-<hash8>.
+        parent: where runs without `out` live.
+
+    Raises:
+        RunMismatch: `out` holds a run of another configuration, or something that is no run.
+        InputError: the folder cannot be written.
+    """
+    digest = configuration_hash(config)
+    path = Path(out) if out is not None else _find(parent, name, digest)
+    resumed = (path / "config.json").is_file()
+    if resumed:
+        _check_same(path, digest)
+    elif path.exists():
+        _check_adoptable(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the run folder {path} cannot be made ({error.strerror}); choose another with --out") from error
+    _check_writable(path)
+    if not resumed:
+        write_json_atomic(path / "env.json", describe_environment(command))
+        content = {"hash": digest, "name": name, "config": config, "plan": [unit.id for unit in plan]}
+        write_json_atomic(path / "config.json", content)
+    return RunFolder(path=path, store=LocalStore(path), resumed=resumed)
+
+
+def _find(parent: Path, name: str, digest: str) -> Path:
+    suffix = f"-{name}-{digest[:8]}"
+    earlier = sorted(parent.glob(f"*{suffix}")) if parent.is_dir() else []
+    if earlier:
+        return earlier[-1]
+    return parent / f"{datetime.date.today().isoformat()}{suffix}"
+
+
+def _check_same(path: Path, digest: str) -> None:
+    try:
+        found = json.loads((path / "config.json").read_bytes()).get("hash")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found != digest:
+        raise RunMismatch(
+            f"{path} holds a run of another configuration (hash {str(found)[:8]}, this one is {digest[:8]}); results "
+            f"of two configurations are never mixed: choose another --out, or delete that folder"
+        )
+
+
+def _check_adoptable(path: Path) -> None:
+    if not path.is_dir():
+        raise RunMismatch(f"{path} is a file; --out names a folder for the run")
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _OF_A_RUN and entry.name[0] != ".")
+    if foreign:
+        raise RunMismatch(f"{path} is not empty and holds no run (it has {foreign[0]}); choose a new or empty --out")
+
+
+def _check_writable(path: Path) -> None:
+    probe = path / f".unfinished-{os.getpid()}"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"the run folder {path} cannot be written ({error.strerror}); choose another --out") from error
