@@ -18,7 +18,7 @@ from embattle.records.store import LocalStore
 from embattle.records.unit import Unit, canonical_json
 
 EPS = (0.0, 0.01, 0.03, 0.1)
-# The mean rank goes from "from" (clean) to "to" (any ε) with exp(-speed * ε); "limit" is the rank that counts as success.
+# The mean rank goes from "from" (clean) to "to" with exp(-speed * ε); "limit" is the rank that counts as success.
 THREATS: tuple[dict[str, Any], ...] = (
     {
         "threat": "ca+.w1",

@@ -90,7 +90,7 @@ class LocalStore:
         content = _serialised(unit, rows, blobs)
         path = self._path(unit.id)
         if path.exists():
-            if path.read_bytes() != content:
+            if self._read(path) != content:
                 raise RunMismatch(
                     f"{path} already holds another result of the same unit; results of a unit never change on one "
                     f"machine with the same libraries. If the file is old or damaged, {_AGAIN}."
@@ -125,7 +125,12 @@ class LocalStore:
             raise InputError(f"{path} is truncated: {len(lines)} of {header['rows']} rows are there; {_AGAIN}.")
         if hashlib.sha256(body).hexdigest() != header["sha256"]:
             raise InputError(f"{path} was changed after it was written (its sha256 differs); {_AGAIN}.")
-        rows: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
+        try:
+            rows: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
+        except (ValueError, RecursionError):
+            rows = []
+        if len(rows) != len(lines) or not all(isinstance(row, dict) for row in rows):
+            raise InputError(f"{path} is damaged: its rows are no JSON records; {_AGAIN}.")
         return iter(rows)
 
     def unit(self, unit_id: str) -> Unit:

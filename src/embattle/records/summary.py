@@ -16,6 +16,16 @@ from embattle.records.store import LocalStore
 
 SCHEMA = "embattle.summary/1"
 Row = Mapping[str, Any]
+# What the summary and the report read of each kind of row.
+_FIELDS = {
+    "sample": ("threat", "eps", "status", "success", "metrics", "cost"),
+    "finding": ("threat", "eps", "original", "adversarial", "difference", "lists"),
+    "subject": (),
+    "clean": ("figure", "value"),
+    "threat": ("threat", "metric", "metrics"),
+    "skipped": ("scenario", "reason"),
+    "note": ("text",),
+}
 
 
 @dataclass
@@ -83,17 +93,19 @@ def _collect(store: LocalStore, plan: Sequence[str]) -> _Rows:
     for unit_id in plan:
         samples: list[Row] = []
         for row in store.rows(unit_id):
-            try:
-                if row["row"] == "sample":
-                    samples.append(row)
-                    rows.samples.setdefault(row["threat"], {}).setdefault(row["eps"], []).append(row)
-                else:
-                    _file(rows, row, unit_id)
-            except KeyError as error:
+            kind = row.get("row")
+            missing = [name for name in _FIELDS.get(str(kind), ()) if name not in row]
+            if kind not in _FIELDS or missing:
+                what = f"a row of kind {kind!r}" + (f" without {', '.join(missing)}" if missing else "")
                 raise InputError(
-                    f"unit {unit_id[:16]} has a row without {error}: it was written by another version of embattle; "
-                    "start the audit again in a new folder."
-                ) from None
+                    f"unit {unit_id[:16]} has {what}; known kinds are {', '.join(_FIELDS)}. It was written by another "
+                    "version of embattle: start the audit again in a new folder."
+                )
+            if kind == "sample":
+                samples.append(row)
+                rows.samples.setdefault(row["threat"], {}).setdefault(row["eps"], []).append(row)
+            else:
+                _file(rows, row, unit_id)
         _share_seconds(rows, samples, store.cost(unit_id).get("seconds"))
     return rows
 
@@ -111,13 +123,8 @@ def _file(rows: _Rows, row: dict[str, Any], unit_id: str) -> None:
         rows.findings.append({**content, "unit": unit_id})
     elif kind == "skipped":
         rows.skipped.append(content)
-    elif kind == "note":
-        rows.notes.append(row["text"])
     else:
-        raise InputError(
-            f"unit {unit_id[:16]} has a row of kind {kind!r}; known are sample, finding, subject, clean, threat, "
-            "skipped and note. Was it written by a newer version of embattle?"
-        )
+        rows.notes.append(row["text"])
 
 
 def _share_seconds(rows: _Rows, samples: Sequence[Row], seconds: float | None) -> None:
