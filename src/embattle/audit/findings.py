@@ -74,9 +74,9 @@ def _finding_row(subject: Subject, scenario: Scenario, eps: float, finding: Find
 
 
 def _item(subject: Subject, entry: Shown, finding: Finding, album: _Album) -> dict[str, Any]:
-    adversarial = entry.position is None
+    position = finding.row if entry.position is None else entry.position
     return {
-        "id": subject.images.ids[finding.row if adversarial else entry.position],
-        "blob": album.small(finding.saved) if adversarial else album.item(entry.position),
+        "id": subject.images.ids[position],
+        "blob": album.small(finding.saved) if entry.position is None else album.item(position),
         "similarity": entry.similarity, "rank": entry.rank, "framed": entry.framed,
     }  # fmt: skip

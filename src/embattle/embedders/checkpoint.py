@@ -6,8 +6,6 @@ Nothing in it is executed on loading (house rule: files from outside are hostile
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from torch import nn
 
 from embattle import networks
 from embattle.embedders.embedder import Embedder
-from embattle.errors import ModelError, RunIncomplete
+from embattle.errors import ModelError
+from embattle.records import write_atomic
 
 FORMAT = "embattle.checkpoint/1"
 
@@ -46,7 +45,8 @@ def save_checkpoint(
         training: anything worth knowing about how it was trained; kept, never interpreted.
 
     Raises:
-        RunIncomplete: the folder cannot be written to.
+        InputError: the folder cannot be written to.
+        RunIncomplete: the disk is full.
     """
     meta = {
         "format": FORMAT, "network": network, "network_args": dict(network_args), "similarity": similarity,
@@ -55,19 +55,7 @@ def save_checkpoint(
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
     payload = safetensors.torch.save(state, metadata={"embattle": json.dumps(meta, sort_keys=True)})
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".unfinished-", delete=False) as file:
-            try:
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise RunIncomplete(f"the checkpoint {path} could not be written: {error.strerror}") from error
+    write_atomic(path, payload)
     return path
 
 

@@ -61,7 +61,7 @@ def build_summary(run: Path) -> dict[str, Any]:
     finished = store.done()
     plan = [unit_id for unit_id in config["plan"] if unit_id in finished]
     rows = _collect(store, plan)
-    threats = [_threat(rows, name) for name in rows.threats]
+    threats = [_threat(rows, name, environment["command"]) for name in rows.threats]
     for name in sorted(set(rows.samples) - set(rows.threats)):
         rows.notes.append(f"The attacks of {name} have results, but their description is not finished yet.")
     threats.sort(key=_weakness)
@@ -138,11 +138,13 @@ def _share_seconds(rows: _Rows, samples: Sequence[Row], seconds: float | None) -
         rows.seconds.setdefault(row["threat"], {}).setdefault(row["eps"], []).append(seconds * share)
 
 
-def _threat(rows: _Rows, name: str) -> dict[str, Any]:
+def _threat(rows: _Rows, name: str, command: str) -> dict[str, Any]:
     described = rows.threats[name]
     samples, seconds = rows.samples.get(name, {}), rows.seconds.get(name, {})
     curve = [_point(described, eps, samples[eps], seconds.get(eps, [])) for eps in sorted(samples)]
     eps = half_eps(curve)
+    # Rows hold only what narrows the command down: paths in it may differ between two starts of the same run.
+    described = {**described, "reproduce": f"{command} {described['reproduce']}"} if "reproduce" in described else described
     return {**described, "grade": grade(eps) if tested(curve) else None, "half_eps": eps, "curve": curve}
 
 

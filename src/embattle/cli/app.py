@@ -1,0 +1,67 @@
+"""Verbs put together, and exceptions turned into sentences and exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import click
+import typer
+
+from embattle import __version__
+from embattle.cli.audit import audit
+from embattle.cli.train import train
+from embattle.errors import EmbattleError, RunIncomplete
+
+BUG = 70
+_HELP = """Tells how easily adversarial pictures can manipulate an image-embedding system, and shows it.
+
+Start with: embattle audit
+"""
+
+app = typer.Typer(
+    name="embattle", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)  # fmt: skip
+app.command()(audit)
+app.command()(train)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"embattle {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit."),
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command line and exits with its code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs a command line (None: the process's own) and gives its exit code; every expected failure is one sentence."""
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="embattle")
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except EmbattleError as error:
+        return _say(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted; the same command goes on", RunIncomplete.exit_code)
+    except Exception:
+        traceback.print_exc()
+        return _say("this is a bug in Embattle; please report it with the lines above", BUG)
+    return code if isinstance(code, int) else 0
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"embattle: {sentence}", file=sys.stderr)
+    return code
