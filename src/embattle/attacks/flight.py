@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -127,6 +128,15 @@ class Flight:
         total.index_add_(0, self.owner.to(values.device), values)
         sizes = torch.bincount(self.owner, minlength=len(self.jobs)).to(values.device)
         return total / sizes.view(-1, *[1] * (values.ndim - 1))
+
+    def mean_loss(self, loss: Tensor) -> Tensor:
+        """(n,) per picture -> (S,) mean over those of a perturbation's pictures where it is finite; -inf where none is."""
+        if len(self.rows) == len(self.jobs):
+            return loss
+        finite = torch.isfinite(loss)
+        share = self.mean_over_rows(finite.to(loss.dtype))
+        mean = self.mean_over_rows(torch.where(finite, loss, torch.zeros_like(loss))) / share
+        return torch.where(share > 0, mean, torch.full_like(mean, -math.inf))
 
     def all_rows(self, flags: Tensor) -> Tensor:
         """(n,) per picture -> (S,) whether every picture of the perturbation has it."""

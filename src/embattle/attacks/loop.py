@@ -8,7 +8,6 @@ gradient for the next, so `steps` steps cost `steps + 1` forwards and the last i
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -173,7 +172,8 @@ class _Run:
         self.has_criterion |= scored.success is not None
         moving = ~at_end[flight.owner]
         self.tally.count(flight.rows, forwards=1, backwards=moving)
-        self.tally.note_non_finite(flight.rows, ~(seen.finite & scored.finite))
+        unsteady = ~seen.steady.cpu() & moving
+        self.tally.note_non_finite(flight.rows, ~(seen.finite & scored.finite).cpu() | unsteady)
         self.tally.score(flight, scored, keep=self.attack.keep, at_end=at_end)
         done = at_end | self._left_by_success(flight, scored)
         self._requeue(flight, done, queue)
@@ -223,11 +223,10 @@ class _Run:
                 queue.append(replace(job, restart=job.restart + 1))
 
     def _move(self, flight: Flight, loss: Tensor, grad: Tensor) -> Flight:
-        slot_grad, slot_loss = flight.mean_over_rows(grad), flight.mean_over_rows(loss)
+        slot_grad, slot_loss = flight.mean_over_rows(grad), flight.mean_loss(loss)
         still = slot_grad.flatten(1).abs().amax(1) == 0
         self.tally.count_zero_gradient(flight.rows, still[flight.owner])
         space = PixelSpace(budget=self.attack.budget, clean=self.x[flight.rows], flight=flight)
-        slot_loss = torch.where(torch.isfinite(slot_loss), slot_loss, torch.full_like(slot_loss, -math.inf))
         point = Point(delta=flight.delta, grad=slot_grad, loss=slot_loss, step=flight.step, steps=self.attack.steps)
         state, delta = self.attack.update.step(flight.state, point, space)
         return flight.moved(delta, state)

@@ -66,7 +66,7 @@ class Tally:
     def score(self, flight: Flight, seen: Evaluation, *, keep: Literal["best", "last"], at_end: Tensor) -> None:
         """Keeps the iterate in flight where it is better: success first, then loss. "last" looks at final iterates only."""
         places = torch.tensor([job.perturbation for job in flight.jobs])
-        loss = flight.mean_over_rows(seen.loss).cpu()
+        loss = flight.mean_loss(seen.loss).cpu()
         success = self._slot_success(flight, seen)
         old_loss, old_success = self.best[places], self.best_success[places]
         better = (success & ~old_success) | ((success == old_success) & (loss > old_loss))
@@ -78,7 +78,7 @@ class Tally:
         """Takes the iterates in flight whose 8-bit pictures succeeded as final; `rows` maps them into `seen`."""
         part = Evaluation(
             loss=seen.loss[rows], success=seen.success[rows] if seen.success is not None else None, grad=None,
-            finite=seen.finite[rows],
+            finite=seen.finite[rows], steady=seen.steady[rows],
         )  # fmt: skip
         self._write(flight, part, confirmed)
         places = torch.tensor([job.perturbation for job in flight.jobs])
@@ -92,7 +92,7 @@ class Tally:
     def _write(self, flight: Flight, seen: Evaluation, slots: Tensor) -> None:
         places = torch.tensor([job.perturbation for job in flight.jobs])
         self.delta[places] = where(slots.to(flight.delta.device), flight.delta, self.delta[places])
-        self.best[places] = torch.where(slots, flight.mean_over_rows(seen.loss).cpu(), self.best[places])
+        self.best[places] = torch.where(slots, flight.mean_loss(seen.loss).cpu(), self.best[places])
         self.best_success[places] = torch.where(slots, self._slot_success(flight, seen), self.best_success[places])
         chosen = slots[flight.owner]
         rows = flight.rows[chosen]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,13 +24,16 @@ from embattle.rng import Rows
 class Evaluation:
     """What is known about n pictures: the attacker's loss, success where a criterion exists, and the gradient if asked for.
 
-    Loss is -inf and the gradient zero where either was not finite; `finite` says where both were.
+    Where the loss was not finite it is -inf and no success; where the gradient was not finite it is zero. `finite` speaks
+    of the loss, `steady` of the gradient (True where none was asked for), so that what is said of a final iterate does not
+    depend on whether others in the tile still needed gradients.
     """
 
     loss: Tensor
     success: Tensor | None
     grad: Tensor | None
     finite: Tensor
+    steady: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +76,21 @@ class Judge:
         here = replace(rows, ids=tuple(rows.ids[i] for i in positions), step=tuple(rows.step[i] for i in positions))
         # A graph is built also when no gradient is wanted: the forward pass then runs the same kernels in both cases.
         leaf = x[padded].detach().requires_grad_(True)
-        loss, success = self._forward(leaf, take(constants, padded), here)
+        # Also when the caller has switched gradients off.
+        with torch.enable_grad():
+            loss, success = self._forward(leaf, take(constants, padded), here)
+            total = loss.sum()
         finite = torch.isfinite(loss.detach())
-        grad = None
+        steady, grad = torch.ones_like(finite), None
         if gradient:
-            (grad,) = torch.autograd.grad(loss.sum(), leaf)
-            finite &= torch.isfinite(grad).flatten(1).all(1)
-            grad = torch.where(finite.view(-1, 1, 1, 1), grad, torch.zeros_like(grad))[:n].detach()
+            (grad,) = torch.autograd.grad(total, leaf)
+            steady = torch.isfinite(grad).flatten(1).all(1)
+            grad = torch.where((finite & steady).view(-1, 1, 1, 1), grad, torch.zeros_like(grad))[:n].detach()
         loss = torch.where(finite, loss.detach(), torch.full_like(loss, -math.inf))
-        return Evaluation(loss=loss[:n], success=success[:n] if success is not None else None, grad=grad, finite=finite[:n])
+        if success is not None:
+            # A NaN similarity compares as neither closer nor farther: its rank would read as 0.
+            success = (success & finite)[:n]
+        return Evaluation(loss=loss[:n], success=success, grad=grad, finite=finite[:n], steady=steady[:n])
 
     def _forward(self, leaf: Tensor, constants: Tree, rows: Rows) -> tuple[Tensor, Tensor | None]:
         x = leaf
@@ -90,9 +98,7 @@ class Judge:
             for transform in self.transforms:
                 x = transform(x, rows)
         total, everywhere = torch.zeros(len(leaf), device=leaf.device), None
-        with ExitStack() as stack:
-            stack.enter_context(self.surrogate.opened(rows))
-            stack.enter_context(torch.enable_grad())
+        with self.surrogate.opened(rows):
             members = zip(self.surrogate.members, self.surrogate.weights, self.bounds, strict=True)
             for i, (member, weight, bound) in enumerate(members):
                 out = member.outputs(x.to(member.device), bound.taps)
@@ -113,4 +119,5 @@ def _joined(parts: Sequence[Evaluation]) -> Evaluation:
         success=torch.cat(success) if success else None,
         grad=torch.cat(grads) if grads else None,
         finite=torch.cat([part.finite for part in parts]),
+        steady=torch.cat([part.steady for part in parts]),
     )
