@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embattle.report.phrases import Record, eps_decimal, eps_text, figure_text, points
+from embattle.report.figures import Record, eps_decimal, eps_text, figure_text
+from embattle.report.phrases import points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,8 +94,7 @@ def _draw(axes: Axes, threat: Record, name: str, *, scale: float, colour: str) -
     eps = np.array([point for point, _ in defined])
     values = np.array([figure["value"] for _, figure in defined]) * scale
     low, high = (
-        np.array([(figure.get("ci") or (figure["value"],) * 2)[side] for _, figure in defined]) * scale
-        for side in (0, 1)
+        np.array([(figure.get("ci") or (figure["value"],) * 2)[side] for _, figure in defined]) * scale for side in (0, 1)
     )
     axes.fill_between(eps, low, high, color=colour, alpha=0.16, linewidth=0)
     axes.plot(eps, values, color=colour, linewidth=2, marker="o", markersize=5, clip_on=False)
@@ -103,9 +103,7 @@ def _draw(axes: Axes, threat: Record, name: str, *, scale: float, colour: str) -
     tested = sorted({float(point["eps"]) for point in threat["curve"]})
     axes.set_xlim(0.0, max(tested[-1], 1e-6) * 1.04)
     ticks = spread(tested, _MOST_TICKS)
-    axes.set_xticks(
-        ticks, [f"{eps_decimal(tick)}\n{eps_text(tick) if tick else 'clean'}" for tick in ticks], minor=False
-    )
+    axes.set_xticks(ticks, [f"{eps_decimal(tick)}\n{eps_text(tick) if tick else 'clean'}" for tick in ticks], minor=False)
     axes.minorticks_off()
 
 

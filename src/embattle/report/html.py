@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embattle.report import phrases
+from embattle.report import figures, phrases
 from embattle.report.charts import curve_svg
-from embattle.report.phrases import Record
+from embattle.report.figures import Record
 from embattle.report.pictures import Picture, PictureSheet
 from embattle.report.provenance import interval_methods, provenance_rows
 
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
 FINDINGS_SHOWN = 6
 """Findings shown per threat; the rest stay in the run folder."""
 _COLUMNS_SHOWN = 6
+_SUBJECT = ("model", "data", "similarity", "gallery", "parameters", "dimension", "classes")
+_OPTIONAL: Record = {"created": "", "embattle": "", "gates": (), "skipped": (), "notes": ()}
 _TRIPTYCH, _THUMBNAIL = 128, 64
 
 
@@ -34,26 +34,18 @@ def write_report(run: Path) -> Path:
         The file written; it appears complete or not at all.
 
     Raises:
-        InputError: the folder has no usable summary.
+        InputError: the folder has no usable summary, or cannot be written.
+        RunIncomplete: the disk is full.
     """
+    from embattle.records.atomic import write_atomic
     from embattle.records.store import LocalStore
     from embattle.records.summary import load_summary
 
     summary = load_summary(run / "summary.json")
     page = render_html(summary, LocalStore(run).blob)
     target = run / "report.html"
-    handle, temporary = tempfile.mkstemp(prefix=".report-", suffix=".tmp", dir=run)
-    try:
-        # File names may hold bytes that are no text; "replace" keeps one such id from costing the whole page.
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(page.encode("utf-8", "replace"))
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    # File names may hold bytes that are no text; "replace" keeps one such id from costing the whole page.
+    write_atomic(target, page.encode("utf-8", "replace"))
     return target
 
 
@@ -73,8 +65,8 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
     columns = _columns(summary)
     template = _environment().get_template("report.html.j2")
     return template.render(
-        summary=summary,
-        subject=summary.get("subject") or {},
+        summary={**_OPTIONAL, **summary},
+        subject=dict.fromkeys(_SUBJECT) | dict(summary.get("subject") or {}),
         threats=threats,
         columns=columns,
         columns_left_out=len(_all_eps(summary)) - len(columns),
@@ -86,7 +78,7 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
         recall=phrases.recall_at_1(summary),
         attacked=phrases.attacked_items(summary.get("threats", ())),
         clean=sorted((summary.get("clean") or {}).items()),
-        grades=phrases.GRADES,
+        grades=phrases.grade_meanings(),
         thumbnails=list(sheet.thumbnails.values()),
         problems=sheet.problems,
         provenance=provenance_rows(summary),
@@ -105,13 +97,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        eps=phrases.eps_text,
-        decimal=phrases.eps_decimal,
-        number=phrases.number,
-        date=phrases.date_text,
-        value=phrases.value_text,
-        interval=phrases.interval_text,
-        left_out=phrases.left_out_text,
+        eps=figures.eps_text,
+        decimal=figures.eps_decimal,
+        number=figures.number,
+        date=figures.date_text,
+        value=figures.value_text,
+        interval=figures.interval_text,
+        left_out=figures.left_out_text,
     )
     return environment
 
@@ -135,7 +127,7 @@ def _threat_view(summary: Record, threat: Record, number: int, sheet: PictureShe
         "curve": curve,
         "figure_names": sorted({name for point in curve for name in point["figures"]}),
         "success": [_success_cell(threat, eps) for eps in _columns(summary)],
-        "left_out": phrases.left_out_text(phrases.success(point)) if point is not None else "",
+        "left_out": figures.left_out_text(phrases.success(point)) if point is not None else "",
         "findings": [_finding_view(finding, sheet, summary) for finding in found[:FINDINGS_SHOWN]],
         "more": max(0, len(found) - FINDINGS_SHOWN),
     }

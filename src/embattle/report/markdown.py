@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import re
 
-from embattle.report import phrases
-from embattle.report.phrases import Record
+from embattle.report import figures, phrases
+from embattle.report.figures import Record
 from embattle.report.provenance import interval_methods, provenance_rows
 
 
@@ -56,8 +56,8 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _with_counts(figure: Record | None, *, digits: int | None = None) -> str:
-    left_out = phrases.left_out_text(figure)
-    return phrases.figure_text(figure, digits=digits) + (f" ({left_out})" if left_out else "")
+    left_out = figures.left_out_text(figure)
+    return figures.figure_text(figure, digits=digits) + (f" ({left_out})" if left_out else "")
 
 
 def _facts(summary: Record) -> str:
@@ -65,7 +65,7 @@ def _facts(summary: Record) -> str:
     recall = phrases.recall_at_1(summary)
     told = [
         f"similarity {_plain(subject.get('similarity', 'not recorded'))}",
-        f"gallery {phrases.number(subject.get('gallery'), digits=0)} items",
+        f"gallery {figures.number(subject.get('gallery'), digits=0)} items",
         f"{phrases.attacked_items(summary.get('threats', ())):,} attacked items per threat and ε",
         f"clean recall@1 {_with_counts(recall) if recall else 'needs labels'}",
     ]
@@ -77,7 +77,7 @@ def _threat_table(summary: Record) -> str:
     for threat in summary.get("threats", ()):
         point = phrases.decisive_point(threat)
         reached = phrases.success(point) if point is not None else None
-        at = f" at {phrases.eps_text(point['eps'])}" if point is not None else ""
+        at = f" at {figures.eps_text(point['eps'])}" if point is not None else ""
         rows.append([
             phrases.grade(threat),
             _plain(threat["title"]),

@@ -4,35 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-Record = Mapping[str, Any]
+from embattle.report.figures import Record, eps_decimal, eps_text, number, trim, value_text
 
-GRADES: tuple[tuple[str, str], ...] = (
-    ("A", "does not succeed half of the time at any tested ε"),
-    ("B", "succeeds half of the time only above ε = 0.1 (25.5/255)"),
-    ("C", "at some ε above 0.03 (7.65/255), up to 0.1"),
-    ("D", "at some ε above 0.01 (2.55/255), up to 0.03"),
-    ("F", "at ε = 0.01 (2.55/255) or less"),
+GRADES: tuple[tuple[str, float | None, float | None], ...] = (
+    ("A", None, None),
+    ("B", 0.1, None),
+    ("C", 0.03, 0.1),
+    ("D", 0.01, 0.03),
+    ("F", None, 0.01),
 )
-"""Each grade and the smallest tested ε at which the threat succeeds half of the time that leads to it."""
-
-# Not strftime("%B"): the page must not depend on the locale of the machine.
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+"""Each grade with the range (above, up to) of the smallest tested ε at which a threat succeeds half of the time."""
 
 UNGRADED = "–"
 """Stands where a grade would: the threat has no success figure to grade."""
@@ -44,113 +27,22 @@ ACCESS = {
 }
 
 
-def eps_text(eps: float) -> str:
-    """An ε in pixel units of [0, 1] as 255ths.
+def grade_meanings() -> list[tuple[str, str]]:
+    """What each grade says about the smallest ε at which half of the attempts succeed, for the legend.
 
-    Args:
-        eps: the budget, in [0, 1].
-
-    >>> eps_text(8 / 255), eps_text(0.03)
-    ('8/255', '7.65/255')
+    >>> grade_meanings()[3]
+    ('D', 'ε above 0.01 (2.55/255), up to 0.03 (7.65/255)')
     """
-    return f"{_trim(eps * 255, 2)}/255"
-
-
-def eps_decimal(eps: float) -> str:
-    """An ε as a short decimal number.
-
-    >>> eps_decimal(8 / 255), eps_decimal(0.3)
-    ('0.0314', '0.3')
-    """
-    return _trim(eps, 4)
-
-
-def _trim(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def number(value: float | None, *, digits: int | None = None) -> str:
-    """A number for people: thousands separated, three significant digits unless `digits` decimals are asked for.
-
-    >>> number(1234.5), number(0.01234), number(None)
-    ('1,234', '0.0123', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    if digits is not None:
-        return f"{value:,.{digits}f}"
-    size = abs(value)
-    if size == 0 or size >= 100:
-        return f"{value:,.0f}"
-    return _trim(value, min(6, max(0, 2 - math.floor(math.log10(size)))))
-
-
-def value_text(figure: Record | None, *, digits: int | None = None) -> str:
-    """The value of a figure with its unit; shares are shown in per cent.
-
-    Args:
-        figure: a figure record, or None.
-        digits: decimals; None chooses: one for percentages, three significant digits for the rest.
-
-    >>> value_text({"value": 0.847, "unit": "share"}), value_text({"value": None, "unit": "%"})
-    ('84.7 %', 'undefined')
-    """
-    if figure is None:
-        return "not measured"
-    value = figure.get("value")
-    if value is None:
-        return "undefined"
-    scale, unit, digits = _scale(figure, digits)
-    return f"{number(value * scale, digits=digits)} {unit}".strip()
-
-
-def interval_text(figure: Record | None, *, digits: int | None = None) -> str:
-    """The interval of a figure in the units of `value_text`, or an empty string.
-
-    >>> interval_text({"value": 0.8, "unit": "share", "ci": [0.71, 0.87]}, digits=0)
-    '[71, 87]'
-    """
-    if figure is None or figure.get("ci") is None:
-        return ""
-    scale, _, digits = _scale(figure, digits)
-    low, high = figure["ci"]
-    return f"[{number(low * scale, digits=digits)}, {number(high * scale, digits=digits)}]"
-
-
-def _scale(figure: Record, digits: int | None) -> tuple[float, str, int | None]:
-    unit = str(figure.get("unit") or "")
-    if unit == "share":
-        return 100.0, "%", 1 if digits is None else digits
-    if unit == "%":
-        return 1.0, "%", 1 if digits is None else digits
-    return 1.0, unit, digits
-
-
-def figure_text(figure: Record | None, *, digits: int | None = None) -> str:
-    """Value and interval in one string.
-
-    >>> figure_text({"value": 0.8, "unit": "share", "ci": [0.71, 0.87]}, digits=0)
-    '80 % [71, 87]'
-    """
-    return f"{value_text(figure, digits=digits)} {interval_text(figure, digits=digits)}".strip()
-
-
-def left_out_text(figure: Record | None) -> str:
-    """How many samples are not in the figure, or an empty string when all are.
-
-    >>> left_out_text({"undefined": 3, "failed": 0})
-    '3 undefined'
-    """
-    counts = [(int((figure or {}).get(key) or 0), key) for key in ("undefined", "failed")]
-    return ", ".join(f"{count:,} {key}" for count, key in counts if count)
+    told = []
+    for letter, above, up_to in GRADES:
+        limits = [f"{word} {eps} ({eps_text(eps)})" for word, eps in (("above", above), ("up to", up_to)) if eps]
+        told.append((letter, f"ε {', '.join(limits)}" if limits else "none: no tested ε is enough"))
+    return told
 
 
 def points(threat: Record) -> list[Record]:
     """The points of a threat's curve at which something was attacked (ε > 0), by rising ε."""
-    return sorted(
-        (point for point in threat.get("curve", ()) if point["eps"] > 0), key=lambda point: float(point["eps"])
-    )
+    return sorted((point for point in threat.get("curve", ()) if point["eps"] > 0), key=lambda point: float(point["eps"]))
 
 
 def success(point: Record) -> Record | None:
@@ -199,7 +91,7 @@ def cost_text(threat: Record) -> str:
     cost = (point or {}).get("cost") or {}
     parts = []
     if cost.get("forwards") is not None:
-        parts.append(f"{_trim(cost['forwards'], 1)} forwards")
+        parts.append(f"{trim(cost['forwards'], 1)} forwards")
     if cost.get("seconds") is not None:
         parts.append(f"{number(cost['seconds'])} s")
     return ", ".join(parts) or "not recorded"
@@ -213,9 +105,7 @@ def attack_text(attack: Record | None) -> str:
     """
     settings = dict(attack or {})
     name = str(settings.pop("name", "") or "not recorded")
-    told = ", ".join(
-        f"{key.replace('_', ' ')} {_setting(value)}" for key, value in settings.items() if value is not None
-    )
+    told = ", ".join(f"{key.replace('_', ' ')} {_setting(value)}" for key, value in settings.items() if value is not None)
     return f"{name} ({told})" if told else name
 
 
@@ -251,21 +141,6 @@ def verdict_criterion(summary: Record) -> str:
     """What counted as success for the threat the verdict names, or an empty string when it names none."""
     worst = next((threat for threat in summary.get("threats", ()) if grade(threat) != UNGRADED), None)
     return str(worst.get("criterion") or "").rstrip(".") if worst and worst.get("half_eps") is not None else ""
-
-
-def date_text(created: object) -> str:
-    """A point in time for people; text that is no ISO date stays as it is.
-
-    >>> date_text("2026-01-02T03:04:05+00:00"), date_text("yesterday")
-    ('2 January 2026, 03:04 UTC', 'yesterday')
-    """
-    try:
-        moment = datetime.fromisoformat(str(created))
-    except ValueError:
-        return str(created)
-    month = _MONTHS[moment.month - 1]
-    zone = f" {moment.tzname()}" if moment.tzinfo else ""
-    return f"{moment.day} {month} {moment.year}, {moment:%H:%M}{zone}"
 
 
 def sentence_part(title: str) -> str:

@@ -97,9 +97,7 @@ def png_size(data: bytes) -> tuple[int, int]:
         ImageFileError: not a PNG, damaged, too large, or with bytes after its end.
     """
     if not data.startswith(_SIGNATURE):
-        raise ImageFileError(
-            "not a PNG file (its signature is missing); write pictures with embattle.images.encode_png"
-        )
+        raise ImageFileError("not a PNG file (its signature is missing); write pictures with embattle.images.encode_png")
     position, size, ended = len(_SIGNATURE), (0, 0), False
     while position < len(data) and not ended:
         kind, body, position = _chunk(data, position)
@@ -129,7 +127,5 @@ def _header(kind: bytes, body: bytes) -> tuple[int, int]:
         raise ImageFileError("a PNG file must begin with an IHDR chunk of 13 bytes")
     width, height = struct.unpack(">II", body[:8])
     if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE):
-        raise ImageFileError(
-            f"a picture of {width} x {height} pixels; allowed in a report: sides of 1 to {_LARGEST_SIDE}"
-        )
+        raise ImageFileError(f"a picture of {width} x {height} pixels; allowed in a report: sides of 1 to {_LARGEST_SIDE}")
     return width, height

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from embattle.report.phrases import Record
+from embattle.report.figures import Record
 
 _TITLES = {
     "embattle": "Embattle",
@@ -47,9 +47,7 @@ def seed(summary: Record) -> Any:
         if place.get("seed") is not None:
             return place["seed"]
     told = {
-        _text(attack["seed"])
-        for threat in summary.get("threats", ())
-        if "seed" in (attack := threat.get("attack") or {})
+        _text(attack["seed"]) for threat in summary.get("threats", ()) if "seed" in (attack := threat.get("attack") or {})
     }
     return ", ".join(sorted(told)) or None
 

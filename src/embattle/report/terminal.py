@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from embattle.report import phrases
-from embattle.report.phrases import Record
+from embattle.report import figures, phrases
+from embattle.report.figures import Record
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,20 +38,23 @@ def terminal_table(summary: Record) -> Table:
     )
     table.add_column("Grade", justify="center", no_wrap=True)
     table.add_column("Threat", min_width=16)
-    table.add_column("Half the time at", min_width=12)
+    table.add_column("Half succeed at ε", min_width=15)
     table.add_column("Success", justify="right")
     table.add_column("Rank or metric", justify="right")
-    table.add_column("Cost per image", justify="right")
+    table.add_column("Forwards", justify="right")
+    table.add_column("Seconds", justify="right")
     for threat in summary.get("threats", ()):
         point = phrases.decisive_point(threat)
+        cost = (point or {}).get("cost") or {}
         grade = phrases.grade(threat)
         table.add_row(
             _text(grade, _COLOURS.get(grade, "")),
             _text(threat["title"]),
-            _text(phrases.half_text(threat)),
+            _text(_half(threat, point)),
             _text(_success(point)),
             _text(_headline(threat, point)),
-            _text(phrases.cost_text(threat)),
+            _text(figures.number(cost.get("forwards"))),
+            _text(figures.number(cost.get("seconds"))),
         )
     return table
 
@@ -62,21 +65,26 @@ def _text(value: object, style: str = "") -> Text:
     return Text(_CONTROL.sub(" ", str(value)), style=style)
 
 
-def _success(point: Record | None) -> str:
+def _half(threat: Record, point: Record | None) -> str:
+    """The ε that all other figures of the row belong to, and whether half of the attempts succeed there."""
     if point is None:
         return "not measured"
-    figure = phrases.success(point)
-    left_out = phrases.left_out_text(point["figures"].get("success"))
-    told = f"{phrases.figure_text(figure, digits=0)} at {phrases.eps_decimal(point['eps'])}" if figure else "undefined"
-    return told + (f" ({left_out})" if left_out else "")
+    eps = f"{figures.eps_decimal(point['eps'])} ({figures.eps_text(point['eps'])})"
+    return eps if threat.get("half_eps") is not None else f"none up to {eps}"
+
+
+def _success(point: Record | None) -> str:
+    figure = point["figures"].get("success") if point is not None else None
+    left_out = figures.left_out_text(figure)
+    return figures.figure_text(figure, digits=0) + (f" ({left_out})" if left_out else "")
 
 
 def _headline(threat: Record, point: Record | None) -> str:
-    """The headline metric on clean pictures and at the decisive ε."""
+    """The headline metric on clean pictures and at the row's ε."""
     metric = threat.get("metric")
     if point is None or metric in (None, "success"):
         return "–"
     clean = next((other for other in threat["curve"] if other["eps"] == 0), None)
-    after = phrases.value_text(point["figures"].get(metric))
-    before = phrases.value_text(clean["figures"].get(metric)) if clean is not None else ""
-    return f"{metric} {before} → {after}" if before else f"{metric} {after}"
+    after = figures.value_text(point["figures"].get(metric))
+    told = f"{figures.value_text(clean['figures'].get(metric))} → {after}" if clean is not None else after
+    return told if metric == "rank" else f"{metric} {told}"
