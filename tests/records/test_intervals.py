@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 import tracemalloc
 from statistics import NormalDist
 
@@ -69,6 +72,19 @@ def test_several_columns_equal_one_at_a_time(columns: int) -> None:
     together = bootstrap_means(table, seed=0)
     for column in range(columns):
         assert tuple(together[column]) == pytest.approx(bootstrap_mean(table[:, column], seed=0), rel=1e-9)
+
+
+def test_the_number_of_threads_changes_no_digit() -> None:
+    code = (
+        "import numpy as np; from embattle.records.intervals import bootstrap_means;"
+        "print(bootstrap_means(np.random.default_rng(0).normal(size=(3000, 6)), seed=0, resamples=200).tobytes().hex())"
+    )
+    outputs = set()
+    for threads in ("1", "2", "4"):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        outputs.add(done.stdout)
+    assert len(outputs) == 1
 
 
 def test_kept_and_fresh_draws_agree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,9 +79,7 @@ def write_error(path: Path, error: OSError) -> EmbattleError:
     if error.errno in _FORBIDDEN:
         return InputError(f"Cannot write {path} ({reason}). Name a folder that you may write to with --out.")
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
-        return InputError(
-            f"Cannot write {path} ({reason}): something else has that name. Name another folder with --out."
-        )
+        return InputError(f"Cannot write {path} ({reason}): something else has that name. Name another folder with --out.")
     return RunIncomplete(f"Writing {path} failed ({reason}). What is finished is kept: start the same command again.")
 
 

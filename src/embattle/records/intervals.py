@@ -115,9 +115,10 @@ def bootstrap_means(values: Floats, *, seed: int, resamples: int = RESAMPLES, co
     # Centred, so that equal values give an interval of width exactly 0 and large offsets cost no digits.
     centre = table.mean(axis=0)
     means = np.empty((resamples, table.shape[1]))
-    deviations, done, n = table - centre, 0, table.shape[0]
+    deviations, done, n = np.ascontiguousarray((table - centre).T), 0, table.shape[0]
     for counts in _drawn(seed, n, resamples):
-        means[done : done + len(counts)] = counts.astype(np.float64) @ deviations
+        # Not a matrix product: its last digits would depend on the number of threads.
+        means[done : done + len(counts)] = np.einsum("rn,kn->rk", counts.astype(np.float64), deviations)
         done += len(counts)
     tail = (1 - confidence) / 2
     ends: Floats = np.quantile(means / n, [tail, 1 - tail], axis=0).T + centre[:, None]

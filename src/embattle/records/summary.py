@@ -93,8 +93,8 @@ def _collect(store: LocalStore, plan: Sequence[str]) -> _Rows:
     for unit_id in plan:
         samples: list[Row] = []
         for row in store.rows(unit_id):
-            kind = row.get("row")
-            missing = [name for name in _FIELDS.get(str(kind), ()) if name not in row]
+            kind = str(row.get("row"))
+            missing = [name for name in _FIELDS.get(kind, ()) if name not in row]
             if kind not in _FIELDS or missing:
                 what = f"a row of kind {kind!r}" + (f" without {', '.join(missing)}" if missing else "")
                 raise InputError(
