@@ -62,8 +62,8 @@ class Linf:
     Raises:
         BudgetError: ε negative, above 1, or not finite.
 
-    >>> Linf(8 / 255).project(torch.tensor([[[[0.5, -0.01]]]])).flatten().tolist()
-    [0.0313725471496582, -0.009999999776482582]
+    >>> Linf(0.25).project(torch.tensor([[[[0.5, -0.125]]]])).flatten().tolist()
+    [0.25, -0.125]
     """
 
     eps: float

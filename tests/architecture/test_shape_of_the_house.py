@@ -63,19 +63,23 @@ def violations(name: str, uses: set[str]) -> list[str]:
 
 
 def test_every_package_has_a_layer() -> None:
-    assert {part(path) for path in MODULES} - {"__init__"} <= set(LEVEL)
+    assert {part(path) for path in MODULES} - {"__init__", "__main__"} <= set(LEVEL)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_only_go_down(path: Path) -> None:
-    if path == SOURCE / "__init__.py":
+    if path == SOURCE / "__main__.py":
+        assert imported(path) == {"cli"}
+    elif path == SOURCE / "__init__.py":
         assert not imported(path), "embattle/__init__.py loads names lazily"
     else:
         assert violations(part(path), imported(path)) == []
 
 
 def test_the_layer_rule_can_fail() -> None:
-    assert violations("attacks", {"audit"}) and violations("metrics", {"index"}) and not violations("attacks", {"rng"})
+    assert violations("attacks", {"audit"})
+    assert violations("metrics", {"index"})
+    assert not violations("attacks", {"rng"})
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
@@ -141,7 +145,9 @@ def test_public_parts_have_docstrings() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("statement", ["import embattle", "import embattle.report", "import embattle.records", "import embattle.cli"])
+@pytest.mark.parametrize(
+    "statement", ["import embattle", "import embattle.report", "import embattle.records", "import embattle.cli"]
+)
 def test_light_imports_do_not_load_torch(statement: str) -> None:
     check = f"{statement}; import sys; assert 'torch' not in sys.modules, 'torch was imported'"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60)
