@@ -83,7 +83,13 @@ def test_same_bytes_are_embedded_once_and_read_once_per_name():
 
 @pytest.mark.parametrize(
     ("size", "target", "shown"),
-    [((28, 28), 128, (140, 140)), ((32, 32), 128, (128, 128)), ((32, 16), 64, (64, 32)), ((90, 90), 64, (90, 90))],
+    [
+        ((28, 28), 128, (140, 140)),
+        ((32, 32), 128, (128, 128)),
+        ((32, 16), 64, (64, 32)),
+        ((64, 64), 64, (64, 64)),
+        ((40, 40), 64, (80, 80)),
+    ],
 )
 def test_small_pictures_grow_by_whole_factors(size, target, shown):
     picture = Picture(key="p", width=size[0], height=size[1], uri="")
@@ -92,6 +98,7 @@ def test_small_pictures_grow_by_whole_factors(size, target, shown):
 
 
 def test_photographs_are_scaled_to_the_place_they_have():
-    picture = Picture(key="p", width=224, height=112, uri="")
-    assert not picture.pixelated
-    assert picture.shown(128) == (128, 64)
+    for width, target in ((224, 128), (96, 128), (96, 64)):
+        picture = Picture(key="p", width=width, height=width // 2, uri="")
+        assert not picture.pixelated
+        assert picture.shown(target) == (target, target // 2)

@@ -55,7 +55,7 @@ def curve_svg(threat: Record, *, prefix: str) -> str:
         ):
             _draw(axes, threat, name, scale=scale, colour=_ATTACK if name == "success" else _LINE)
             axes.set_title("\n".join(textwrap.wrap(title, 62)), pad=10)
-            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=top)
+            axes.set_ylim(bottom=0.0 if axes.dataLim.ymin >= 0 else None, top=top)
             if name == "success":
                 axes.axhline(50, color=_ATTACK, linewidth=1, linestyle=(0, (4, 4)))
         stream = io.StringIO()

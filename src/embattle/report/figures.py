@@ -119,6 +119,19 @@ def left_out_text(figure: Record | None) -> str:
     return ", ".join(f"{count:,} {key}" for count, key in counts if count)
 
 
+def short_name(name: object, longest: int = 28) -> str:
+    """A name that fits a narrow column: of a long path only its end.
+
+    >>> short_name("checkpoint:/models/catalogue/resnet18-triplet.safetensors"), short_name("C2F1")
+    ('resnet18-triplet.safetensors', 'C2F1')
+    """
+    text = str(name)
+    if len(text) <= longest:
+        return text
+    text = text.rstrip("/").rsplit("/", 1)[-1]
+    return text if len(text) <= longest else f"{text[: longest - 9]}…{text[-8:]}"
+
+
 def date_text(created: object) -> str:
     """A point in time for people; text that is no ISO date stays as it is.
 

@@ -101,6 +101,7 @@ def _environment() -> Environment:
         decimal=figures.eps_decimal,
         number=figures.number,
         date=figures.date_text,
+        short=figures.short_name,
         value=figures.value_text,
         interval=figures.interval_text,
         left_out=figures.left_out_text,

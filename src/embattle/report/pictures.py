@@ -13,7 +13,7 @@ from embattle.errors import EmbattleError, ImageFileError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LARGEST_SIDE = 4096
-SMALL_SIDE = 96
+SMALL_SIDE = 64
 """Pictures up to this side are enlarged by a whole factor with hard pixel edges; larger ones are scaled smoothly."""
 
 
