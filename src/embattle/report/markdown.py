@@ -118,7 +118,10 @@ def _clean(summary: Record) -> str:
 
 
 def _notes(summary: Record) -> str:
-    told = [f"{_plain(row['scenario'])} was skipped: {_plain(str(row['reason']).rstrip('.'))}." for row in summary.get("skipped") or ()]
+    told = [
+        f"{_plain(row['scenario'])} was skipped: {_plain(str(row['reason']).rstrip('.'))}."
+        for row in summary.get("skipped") or ()
+    ]
     told += [_plain(note["text"] if isinstance(note, dict) else note) for note in summary.get("notes") or ()]
     return "## Not covered, and notes\n\n" + "\n".join(f"- {line}" for line in told) if told else ""
 
