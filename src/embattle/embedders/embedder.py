@@ -77,6 +77,7 @@ class Embedder:
         self.dimension: int | None = None
         self._lock = threading.RLock()
         self._depth = 0
+        self._hashed: tuple[tuple[tuple[str, int, int], ...], str, object] | None = None
 
     @property
     def members(self) -> tuple[Embedder, ...]:
@@ -98,13 +99,21 @@ class Embedder:
     @property
     def fingerprint(self) -> str:
         """sha256 over weights, preprocessing and similarity: equal fingerprints agree on every picture."""
+        state = [(key, t) for key, t in sorted(self.module.state_dict().items()) if isinstance(t, Tensor)]
+        # Hashing a large model takes longer than an attack step: done again only when a weight was exchanged or written to.
+        version = tuple((key, t.data_ptr(), t._version) for key, t in state)
+        if self._hashed is None or self._hashed[0] != version:
+            # The tensors are kept, so that no new weight can be given the address of an old one.
+            self._hashed = (version, self._hash(state), state)
+        return self._hashed[1]
+
+    def _hash(self, state: Sequence[tuple[str, Tensor]]) -> str:
         digest = hashlib.sha256()
         settings = (type(self.module).__qualname__, self.similarity.name, self.channels, self.size, self.mean, self.std)
         digest.update(repr(settings).encode())
-        for key, tensor in sorted(self.module.state_dict().items()):
-            if isinstance(tensor, Tensor):
-                digest.update(f"{key}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        for key, tensor in state:
+            digest.update(f"{key}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def __call__(self, x: Tensor) -> Tensor:
