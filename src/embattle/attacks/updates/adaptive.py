@@ -69,7 +69,8 @@ class Adaptive:
         proposal = space.project(delta + size * space.budget.steepest(grad))
         mixed = delta + self.momentum * (proposal - delta) + (1 - self.momentum) * (delta - new["previous"])
         nxt = where(at.step == 0, proposal, space.project(mixed))
-        return {**new, "previous": at.delta}, nxt
+        # After going back to the best point, that point is where this step came from (Algorithm 1, line 16).
+        return {**new, "previous": delta}, nxt
 
     @staticmethod
     def _remember(state: Tree, at: Point) -> dict[str, Tensor]:
