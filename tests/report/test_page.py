@@ -61,7 +61,7 @@ def test_page_has_its_parts_in_order(summary, blob):
     text = re.sub(r"\s+", " ", _Page(render_html(summary, blob)).text)
     order = [
         "SmallNet on digits/test",
-        "A perturbation of 7.65/255 is enough to push an item up in 53 % of the attempts.",
+        "A perturbation of 7/255 is enough to push an item up in 53 % of the attempts.",
         "98.1 %",
         "Threats, weakest first",
         "How to read the grades",

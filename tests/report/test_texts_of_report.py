@@ -84,12 +84,12 @@ def test_legend_and_records_agree_on_the_grades():
 @pytest.mark.parametrize(
     ("half", "share", "says"),
     [
-        (0.03, 0.53, "A perturbation of 7.65/255 is enough to push an item up in 53 % of the attempts."),
+        (0.03, 0.53, "A perturbation of 7/255 is enough to push an item up in 53 % of the attempts."),
         (8 / 255, 0.5, "A perturbation of 8/255 is enough to push an item up in 50 % of the attempts."),
         (
             None,
             0.1,
-            "No tested threat succeeds in half of its attempts, up to the largest tested perturbation of 76.5/255.",
+            "No tested threat succeeds in half of its attempts, up to the largest tested perturbation of 76/255.",
         ),
     ],
 )
@@ -134,9 +134,9 @@ def test_ticks_of_dense_curves_do_not_touch():
 def test_markdown_has_the_content_in_short(summary):
     text = render_markdown(summary)
     assert text.startswith("# Embattle audit: SmallNet on digits/test\n")
-    assert "**Grade D.** A perturbation of 7.65/255" in text
+    assert "**Grade D.** A perturbation of 7/255" in text
     assert (
-        "| D | Push an item up | 7.65/255 (ε = 0.03) | 53 % [43, 63] (2 undefined) at 7.65/255 | 31 forwards, 0.042 s |"
+        "| D | Push an item up | 7/255 (ε = 0.03) | 53 % [43, 63] (2 undefined) at 7/255 | 31 forwards, 0.042 s |"
         in text
     )
     assert "`embattle audit --data digits --only ca+.w1 --seed 0`" in text
@@ -159,7 +159,7 @@ def test_markdown_escapes_what_comes_from_outside(summary):
 def test_terminal_table_says_grade_threat_eps_and_cost(summary):
     text = _printed(terminal_table(summary))
     row = next(line for line in text.splitlines() if "Push an item up" in line)
-    for part in ("D", "0.03 (7.65/255)", "53 % [43, 63]", "2 undefined", "50.0 % → 12.0 %", "31", "0.042"):
+    for part in ("D", "0.03 (7/255)", "53 % [43, 63]", "2 undefined", "50.0 % → 12.0 %", "31", "0.042"):
         assert part in row
     assert "none up to 0.3" in text
     assert "Overall grade D." in text

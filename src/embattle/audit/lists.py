@@ -31,11 +31,14 @@ def displayed(
     similarities[list(hidden)] = -torch.inf
     order = similarities.argsort(descending=True, stable=True)
     rank = int((order == framed).nonzero()[0]) + 1
+    length = min(LENGTH, len(order) - len(hidden))
+    # An item far down is shown at the end with its true rank, so that both lists tell where it stands.
+    positions = list(range(length)) if rank <= length else [*range(length - 1), rank - 1]
     shown = [
         Shown(
             position=None if replacement is not None and place == framed else place,
             similarity=float(similarities[place]), rank=i + 1, framed=place == framed,
         )
-        for i, place in enumerate(order[: min(LENGTH, len(order) - len(hidden))].tolist())
+        for i, place in ((i, int(order[i])) for i in positions)
     ]  # fmt: skip
     return shown, rank

@@ -17,15 +17,15 @@ _MONTHS = (
 
 
 def eps_text(eps: float) -> str:
-    """An ε in pixel units of [0, 1] as 255ths.
+    """An ε in pixel units of [0, 1] as the grey levels a saved picture can use of it.
 
     Args:
         eps: the budget, in [0, 1].
 
     >>> eps_text(8 / 255), eps_text(0.03)
-    ('8/255', '7.65/255')
+    ('8/255', '7/255')
     """
-    return f"{trim(eps * 255, 2)}/255"
+    return f"{math.floor(eps * 255 + 1e-6)}/255"
 
 
 def eps_decimal(eps: float) -> str:
