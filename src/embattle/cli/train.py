@@ -75,9 +75,7 @@ def train(
         }
     )  # fmt: skip
     with _bar() as show:
-        result = training.train(
-            config, pictures, out, progress=show, resume=resume, evaluate=test, tensorboard=tensorboard
-        )
+        result = training.train(config, pictures, out, progress=show, resume=resume, evaluate=test, tensorboard=tensorboard)
     _report(result, test.name)
 
 

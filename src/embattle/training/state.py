@@ -35,6 +35,15 @@ def state_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.state.safetensors")
 
 
+def state_digest(path: Path) -> str | None:
+    """The run that a state file belongs to; None when there is no file or it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("digest")
+    except (SafetensorError, OSError):
+        return None
+
+
 def save_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, state: State) -> None:
     """Writes the state so that the file is always a whole one: the old or the new.
 

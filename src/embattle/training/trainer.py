@@ -24,7 +24,7 @@ from embattle.similarity import by_name
 from embattle.training.config import TrainConfig
 from embattle.training.losses import LOSSES, Loss
 from embattle.training.scalars import Scalars, write_history
-from embattle.training.state import State, load_state, save_state, state_path
+from embattle.training.state import State, load_state, save_state, state_digest, state_path
 
 # ImageSet looked at after every epoch to notice a model that embeds all of them alike.
 _PROBES = 256
@@ -107,14 +107,14 @@ def train(
         if pictures is not None:
             _check_labels(pictures)
     digest = config.digest(dataset.fingerprint)
-    if resume and out.exists():
+    if resume and out.exists() and state_digest(state_path(out)) != digest:
         return _finished(out, digest, evaluate)
-    # An unwritable folder must be found before hours of training, not after.
-    write_history(out, ())
     scalars = Scalars(tensorboard)
     try:
         with _surroundings(config):
             run = _Run(config, dataset, out, digest, resume)
+            # An unwritable folder must be found before hours of training, not after.
+            write_history(out, run.history)
             for epoch in range(len(run.history) + 1, config.epochs + 1):
                 run.epoch(epoch, progress)
                 scalars.write(epoch, {key: value for key, value in run.history[-1].items() if key != "epoch"})
@@ -199,14 +199,12 @@ class _Run:
         with torch.no_grad():
             embeddings = self.module(self._pixels(torch.arange(min(_PROBES, len(self.dataset.images)))))
         try:
-            check_embeddings(embeddings.float(), by_name(self.config.similarity))
+            check_embeddings(embeddings.detach().float(), by_name(self.config.similarity))
         except ModelError as error:
             raise ModelError(f"after epoch {epoch} of training, {error}; {self._advice(epoch)}") from error
 
     def _advice(self, epoch: int) -> str:
-        kept = (
-            f"the state after epoch {epoch - 1} is kept in {state_path(self.out)}" if epoch > 1 else "nothing was kept"
-        )
+        kept = f"the state after epoch {epoch - 1} is kept in {state_path(self.out)}" if epoch > 1 else "nothing was kept"
         return (
             f"lower the learning rate (it is {self.config.lr:g}), or raise the margin (it is {self.config.margin:g}), "
             f"and start again with --no-resume; {kept}"
@@ -227,7 +225,7 @@ class _Run:
             },
         )  # fmt: skip
         state_path(self.out).unlink(missing_ok=True)
-        embedder = load_checkpoint(self.out)
+        embedder = _loaded(self.out)
         recall = None if evaluate is None else _recall(embedder, evaluate)
         if recall is not None and recall.value is not None:
             scalars.write(self.config.epochs, {"recall_at_1": recall.value})
@@ -269,6 +267,14 @@ def _recall(embedder: Embedder, pictures: ImageSet) -> Figure:
     return recall_at_k(embedder.embed(pictures.images), pictures.labels, embedder.similarity, 1).figure
 
 
+def _loaded(out: Path) -> Embedder:
+    # Building the network draws weights that the checkpoint then replaces: the draw must not reach the caller's state.
+    with torch.random.fork_rng(devices=[]):
+        embedder = load_checkpoint(out)
+    embedder.module.eval()
+    return embedder
+
+
 def _finished(out: Path, digest: str, evaluate: ImageSet | None) -> TrainResult:
     training = read_meta(out)["training"]
     if training.get("digest") != digest:
@@ -276,9 +282,7 @@ def _finished(out: Path, digest: str, evaluate: ImageSet | None) -> TrainResult:
             f"{out} exists and was trained with other settings or other data; write to another --out, or add "
             "--no-resume to overwrite it"
         )
-    # Building the network draws weights that the checkpoint then replaces: the draw must not reach the caller's state.
-    with torch.random.fork_rng(devices=[]):
-        embedder = load_checkpoint(out)
+    embedder = _loaded(out)
     history = tuple(training["history"])
     recall = None if evaluate is None else _recall(embedder, evaluate)
     return TrainResult(path=out, embedder=embedder, history=history, resumed_after=len(history), recall=recall)

@@ -38,10 +38,6 @@ class Triplet:
         drawn = in_batch_triplets(labels, rng)
         # index_select and not embeddings[...]: the gradient of the latter adds up in an order that varies over threads.
         anchors = embeddings.index_select(0, drawn.anchors)
-        to_positive = self.similarity.distance(
-            self.similarity.pair(anchors, embeddings.index_select(0, drawn.positives))
-        )
-        to_negative = self.similarity.distance(
-            self.similarity.pair(anchors, embeddings.index_select(0, drawn.negatives))
-        )
+        to_positive = self.similarity.distance(self.similarity.pair(anchors, embeddings.index_select(0, drawn.positives)))
+        to_negative = self.similarity.distance(self.similarity.pair(anchors, embeddings.index_select(0, drawn.negatives)))
         return (to_positive - to_negative + self.margin).clamp_min(0).mean()
