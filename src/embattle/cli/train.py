@@ -107,7 +107,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
 
         def show(progress: Progress) -> None:
             done = (progress.epoch - 1) * progress.batches + progress.batch
-            fields = {"epoch": progress.epoch, "epochs": progress.epochs, "loss": progress.loss}
+            fields: dict[str, Any] = {"epoch": progress.epoch, "epochs": progress.epochs, "loss": progress.loss}
             if not bar.task_ids:
                 # Made at the first batch: what an earlier start did must not enter the estimate of the speed.
                 bar.add_task("train", total=progress.epochs * progress.batches, completed=done - 1, **fields)

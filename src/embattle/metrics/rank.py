@@ -175,9 +175,10 @@ def _closer(query: Tensor, part: Tensor, approximate: Tensor, own: Tensor, simil
     A matrix product rounds differently from a single pair, so in float32 an item would often be "strictly farther" than
     its own copy in the gallery, or than nothing but rounding noise.
     """
-    closer = approximate > own[:, None]
+    rounded = own.to(approximate.dtype)[:, None]
+    closer = approximate > rounded
     if similarity.name == "cosine":
-        unsure = (approximate - own[:, None]).abs() <= _BAND
+        unsure = (approximate - rounded).abs() <= _BAND
     elif similarity.name == "euclidean":
         centre = part.mean(0)
         scale = ((query - centre) ** 2).sum(1).amax() + ((part - centre) ** 2).sum(1).amax()

@@ -40,7 +40,8 @@ def build(name: str, **arguments: Any) -> nn.Module:
         raise ConfigError(
             f"network {name!r} has no argument {', '.join(map(repr, unknown))}; it takes: {', '.join(allowed)}"
         )
-    return network(**arguments)
+    module: nn.Module = network(**arguments)
+    return module
 
 
 def arguments_for(name: str, channels: int, side: int) -> dict[str, Any]:

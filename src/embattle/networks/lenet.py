@@ -31,9 +31,7 @@ class LeNet(nn.Module):
         if size % 4 or size < 16:
             raise ConfigError(f"lenet: size must be a multiple of 4 of at least 16, not {size}")
         side = ((size - 4) // 2 - 4) // 2
-        self.features = nn.Sequential(
-            nn.Conv2d(in_channels, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2)
-        )
+        self.features = nn.Sequential(nn.Conv2d(in_channels, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2))
         self.embedding = nn.Sequential(nn.Linear(50 * side**2, dimension), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
