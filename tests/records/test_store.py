@@ -160,6 +160,21 @@ def test_the_unfinished_file_of_a_living_process_is_left_alone(tmp_path: Path) -
     assert (alive.exists(), reused.exists(), foreign.exists()) == (True, False, True)
 
 
+def test_opening_the_run_while_it_is_written_to_does_not_disturb_the_write(
+    tmp_path: Path, unit: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    real = os.replace
+
+    def looked_at(source: Path, target: Path) -> None:
+        LocalStore(tmp_path)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", looked_at)
+    store.put(unit, ROWS, BLOBS, COST)
+    assert list(store.rows(unit.id)) == ROWS
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -317,6 +332,11 @@ def test_quarantine_is_noted_and_cleared_by_success(tmp_path: Path, unit: Unit) 
     store.put(unit, ROWS)
     assert store.quarantined() == {}
     assert not list((tmp_path / "units").glob("*.quarantine.json"))
+
+
+def test_a_note_beside_a_finished_unit_does_not_count(full: LocalStore, unit: Unit) -> None:
+    full.quarantine(unit, "another process failed at it")
+    assert full.quarantined() == {}
 
 
 def test_a_damaged_quarantine_note_is_a_sentence(tmp_path: Path, unit: Unit) -> None:
