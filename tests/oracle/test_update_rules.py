@@ -46,7 +46,7 @@ def scene():
         with member.frozen():
             loss = whole.loss({EMBEDDING: member.module.net(leaf)}, whole.prepare(torch.tensor([row] * N)), member)
         (grad,) = torch.autograd.grad(loss.sum(), leaf)
-        return float(loss[0]), grad[:1]
+        return float(loss.detach()[0]), grad[:1]
 
     return member, x, whole, loss_and_gradient
 
