@@ -169,9 +169,7 @@ class LocalStore:
         path = self._path(unit_id)
         self._header(path.stem, unit_id)
         side = path.with_suffix(".cost.json")
-        if not side.exists():
-            return {}
-        return {str(name): value for name, value in _mapping(side, self._read(side)).items()}
+        return _mapping(side, self._read(side)) if side.exists() else {}
 
     def quarantine(self, unit: Unit, error: str) -> None:
         """Notes that a unit could not be finished, and why; a later `put` of the unit clears the note.
