@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Any
 
-import click
 import typer
 
 from embattle import __version__
@@ -14,6 +14,8 @@ from embattle.cli.train import train
 from embattle.errors import EmbattleError, RunIncomplete
 
 BUG = 70
+# Depending on its version typer brings its own copy of click: this finds the class its usage errors really have.
+_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 _HELP = """Tells how easily adversarial pictures can manipulate an image-embedding system, and shows it.
 
 Start with: embattle audit
@@ -49,12 +51,12 @@ def run(arguments: list[str] | None = None) -> int:
     """Runs a command line (None: the process's own) and gives its exit code; every expected failure is one sentence."""
     try:
         code = app(arguments, standalone_mode=False, prog_name="embattle")
-    except click.ClickException as error:
+    except _CommandLineError as error:
         error.show()
-        return error.exit_code
+        return int(error.exit_code)
     except EmbattleError as error:
         return _say(str(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted; the same command goes on", RunIncomplete.exit_code)
     except Exception:
         traceback.print_exc()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -90,7 +91,9 @@ def load_checkpoint(path: Path) -> Embedder:
         ModelError: the file cannot be read, or its weights do not fit its network.
     """
     meta = read_meta(path)
-    module = networks.build(meta["network"], **meta["network_args"])
+    # Building draws first weights, which the stored ones replace: the caller's random numbers must not notice.
+    with torch.random.fork_rng(devices=[]):
+        module = networks.build(meta["network"], **meta["network_args"]).eval()
     try:
         module.load_state_dict(safetensors.torch.load_file(str(path)))
     except (RuntimeError, SafetensorError) as error:
