@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from embattle.embedders.adapters import ADAPTERS
@@ -14,6 +15,8 @@ from embattle.errors import MissingDependency, ModelError
 
 # AutoModel would drop CLIP's projection into the space in which its embeddings are compared.
 _CLIP = {"clip", "clip_vision_model"}
+# What transformers calls weights that the file does not have, or has in another shape.
+_GAPS = ("missing_keys", "mismatched_keys")
 
 
 @ADAPTERS.register("hf", access="gradient", differs="resizes to the input size without the centre crop some models use")
@@ -33,24 +36,48 @@ def hf(path: str, **preprocessing: Any) -> Embedder:
         raise MissingDependency("hf: models need transformers; install it with: pip install 'embattle[hf]'") from error
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        family = transformers.CLIPVisionModelWithProjection if config.model_type in _CLIP else transformers.AutoModel
-        model = family.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"hf:{path} could not be loaded: {str(error).splitlines()[0]}") from error
-    settings = {**_from_processor(folder, getattr(config, "vision_config", config)), **preprocessing}
-    return Embedder(_Pooled(model), name=f"{config.model_type} ({folder.name})", **settings)
+        vision = getattr(config, "vision_config", config)
+        if config.model_type == "clip":
+            # The length of the shared space is written beside the vision part, not in it.
+            vision.projection_dim = config.projection_dim
+        family: Any = transformers.CLIPVisionModelWithProjection if config.model_type in _CLIP else transformers.AutoModel
+        model, report = family.from_pretrained(
+            folder, config=vision if config.model_type in _CLIP else config, local_files_only=True, use_safetensors=True,
+            output_loading_info=True,
+        )  # fmt: skip
+        settings = {**_from_processor(folder, vision), **preprocessing}
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"hf:{path} could not be loaded: {(str(error).splitlines() or [repr(error)])[0]}") from error
+    outputs = _trained_outputs(path, report)
+    return Embedder(_Pooled(model, outputs), name=f"{config.model_type} ({folder.name})", **settings)
+
+
+def _trained_outputs(path: str, report: dict[str, Any]) -> tuple[str, ...]:
+    """The outputs that may be used. transformers fills weights a file lacks with random numbers, and only warns.
+
+    A classifier's file has no pooler: its embedding is the first token. Any other gap makes the model unusable.
+    """
+    lacking = sorted(str(name[0] if isinstance(name, tuple) else name) for key in _GAPS for name in report.get(key, ()))
+    rest = [name for name in lacking if not name.startswith("pooler.")]
+    if rest:
+        raise ModelError(
+            f"hf:{path} lacks {len(rest)} weight(s) of the model its config.json describes, or has them in another shape "
+            f"(first: {rest[0]}); save the whole model with model.save_pretrained(PATH)"
+        )
+    return ("image_embeds",) if lacking else ("image_embeds", "pooler_output")
 
 
 class _Pooled(nn.Module):
     """Reduces a transformers output to one vector per picture: projected, else pooled, else the first token."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, outputs: tuple[str, ...]) -> None:
         super().__init__()
         self.model = model
+        self._outputs = outputs
 
     def forward(self, x: Tensor) -> Tensor:
         output = self.model(pixel_values=x)
-        for name in ("image_embeds", "pooler_output"):
+        for name in self._outputs:
             found = getattr(output, name, None)
             if isinstance(found, Tensor):
                 return found.flatten(1)
@@ -71,7 +98,8 @@ def _from_processor(folder: Path, config: Any) -> dict[str, Any]:
         wanted = processor.get("crop_size") or processor.get("size") or size
         if isinstance(wanted, dict):
             edge = wanted.get("shortest_edge")
-            wanted = (wanted.get("height", edge), wanted.get("width", edge))
+            height, width = wanted.get("height", edge), wanted.get("width", edge)
+            wanted = (height, width) if height and width else None
         size = wanted or size
     if size is not None:
         settings["size"] = tuple(size) if isinstance(size, list | tuple) else int(size)
