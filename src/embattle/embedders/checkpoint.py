@@ -21,6 +21,7 @@ from embattle.errors import ModelError
 from embattle.records import write_atomic
 
 FORMAT = "embattle.checkpoint/1"
+_KEYS = {"network", "network_args", "similarity", "channels", "size", "mean", "std"}
 
 
 def save_checkpoint(
@@ -78,10 +79,17 @@ def read_meta(path: Path) -> dict[str, Any]:
             f"{path} holds weights but not which network they belong to; load it in Python with your own module, or "
             f"give a factory: --model module:your.package:factory"
         )
-    meta: dict[str, Any] = json.loads(text)
-    if meta.get("format") != FORMAT:
-        raise ModelError(f"{path} has format {meta.get('format')!r}; this version reads {FORMAT!r}")
-    return meta
+    try:
+        meta = json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"the configuration inside {path} is not JSON ({error}); train or export it again") from error
+    found = meta.get("format") if isinstance(meta, dict) else None
+    if found != FORMAT:
+        raise ModelError(f"{path} has format {found!r}; this version reads {FORMAT!r}")
+    lacking = sorted(_KEYS - meta.keys())
+    if lacking:
+        raise ModelError(f"the configuration inside {path} lacks {', '.join(lacking)}; train or export it again")
+    return {str(key): value for key, value in meta.items()}
 
 
 def load_checkpoint(path: Path) -> Embedder:
