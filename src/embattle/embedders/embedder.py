@@ -77,7 +77,7 @@ class Embedder:
         self.dimension: int | None = None
         self._lock = threading.RLock()
         self._depth = 0
-        self._hashed: tuple[tuple[tuple[str, int, int], ...], str, object] | None = None
+        self._hashed: tuple[object, str, object] | None = None
 
     @property
     def members(self) -> tuple[Embedder, ...]:
@@ -101,7 +101,7 @@ class Embedder:
         """sha256 over weights, preprocessing and similarity: equal fingerprints agree on every picture."""
         state = [(key, t) for key, t in sorted(self.module.state_dict().items()) if isinstance(t, Tensor)]
         # Hashing a large model takes longer than an attack step: done again only when a weight was exchanged or written to.
-        version = tuple((key, t.data_ptr(), t._version) for key, t in state)
+        version = (repr(self.module), *((key, t.data_ptr(), t._version) for key, t in state))
         if self._hashed is None or self._hashed[0] != version:
             # The tensors are kept, so that no new weight can be given the address of an old one.
             self._hashed = (version, self._hash(state), state)
@@ -109,7 +109,8 @@ class Embedder:
 
     def _hash(self, state: Sequence[tuple[str, Tensor]]) -> str:
         digest = hashlib.sha256()
-        settings = (type(self.module).__qualname__, self.similarity.name, self.channels, self.size, self.mean, self.std)
+        # The printed structure tells activations and other parts without weights apart.
+        settings = (repr(self.module), self.similarity.name, self.channels, self.size, self.mean, self.std)
         digest.update(repr(settings).encode())
         for key, tensor in state:
             digest.update(f"{key}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
@@ -177,16 +178,17 @@ class Embedder:
 
         Returns:
             (N, D) float32 on the CPU.
+
+        Raises:
+            PixelError: no picture, pixels outside [0, 1], NaN, wrong shape or number of channels.
         """
         parts = []
         with self.frozen(), torch.no_grad():
             for part in images.split(tile):
-                part = part.float() / 255 if part.dtype == torch.uint8 else check_pixels(part, self.channels)
+                part = check_pixels(part.float() / 255 if part.dtype == torch.uint8 else part)
+                self._check_shape(part)
                 padded = torch.cat([part, part[-1:].expand(tile - len(part), *part.shape[1:])])
-                self._check_shape(padded)
                 parts.append(self.outputs(padded.to(self.device))[EMBEDDING][: len(part)].float().cpu())
-        if not parts:
-            raise PixelError("there is no picture to embed; give at least one, (N, C, H, W) with N >= 1")
         return torch.cat(parts)
 
     def _check_shape(self, x: Tensor) -> None:
