@@ -1,0 +1,66 @@
+"""Fingerprints change with the weights, the structure and the preprocessing, and with nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from embattle.embedders import Embedder
+
+
+def network():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten())
+
+
+BASE = {"channels": 1, "mean": (0.5,), "std": (0.5,), "size": 8, "similarity": "cosine"}
+
+
+def test_equal_models_have_equal_fingerprints_whatever_their_mode_and_name():
+    first, second = Embedder(network(), **BASE), Embedder(network().eval(), name="another", **BASE)
+    assert first.fingerprint == second.fingerprint
+    first(torch.rand(2, 1, 8, 8))
+    assert first.fingerprint == second.fingerprint, "using it changed it"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m[0].weight.data.view(-1)[3].add_(1e-6),
+        lambda m: m[1].running_mean.add_(0.1),
+        lambda m: m.__setitem__(2, nn.Tanh()),
+        lambda m: m.half(),
+    ],
+    ids=["one weight", "a buffer", "an activation", "precision"],
+)
+def test_the_fingerprint_changes_with_the_model(change):
+    other = network()
+    change(other)
+    assert Embedder(other, **BASE).fingerprint != Embedder(network(), **BASE).fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m[0].weight.mul_(1.01),
+        lambda m: m.load_state_dict({key: value * 2 for key, value in m.state_dict().items()}),
+        lambda m: setattr(m[0], "weight", nn.Parameter(m[0].weight + 1)),
+        lambda m: m.__setitem__(2, nn.Tanh()),
+    ],
+    ids=["written to", "loaded", "exchanged", "another layer"],
+)
+def test_a_fingerprint_that_was_asked_for_is_not_kept_when_the_model_changes(change):
+    member = Embedder(network(), **BASE)
+    before = member.fingerprint
+    with torch.no_grad():
+        change(member.module)
+    assert member.fingerprint != before
+    assert member.fingerprint == Embedder(member.module, **BASE).fingerprint
+
+
+@pytest.mark.parametrize(
+    "setting", [{"mean": (0.4,)}, {"std": (0.4,)}, {"size": 9}, {"size": None}, {"similarity": "euclidean"}, {"mean": None}]
+)
+def test_the_fingerprint_changes_with_the_preprocessing(setting):
+    assert Embedder(network(), **{**BASE, **setting}).fingerprint != Embedder(network(), **BASE).fingerprint
