@@ -27,7 +27,12 @@ def pixels(x: Tensor, surrogate: Surrogate) -> Tensor:
         x = check_pixels(x, member.channels)
         if member.access != "gradient":
             raise ModelError(f"{member.name} gives no gradients; attack another surrogate and judge the result on it")
-    return x.detach().float().to(surrogate.members[0].device)
+    x = x.detach().float()
+    for member in surrogate.members:
+        if member.dimension is None:
+            # Targets may come as embeddings: their length can only be checked against a model that has been asked once.
+            member.embed(x[:1].cpu(), tile=1)
+    return x.to(surrogate.members[0].device)
 
 
 def ids(given: Sequence[str] | None, x: Tensor) -> tuple[str, ...]:

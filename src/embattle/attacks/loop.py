@@ -64,9 +64,8 @@ class Attack:
     name: str = field(default="attack", compare=False)
 
     def __post_init__(self) -> None:
-        for value, what in ((self.steps, "steps"), (self.restarts, "restarts")):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BudgetError(f"{what} must be a whole number of at least 1, not {value!r}")
+        check_count(self.steps, "steps")
+        check_count(self.restarts, "restarts")
         if self.keep not in ("best", "last"):
             raise ConfigError(f"keep must be 'best' or 'last', not {self.keep!r}")
         if self.start not in ("clean", "random", "nudge"):
@@ -118,6 +117,12 @@ class Attack:
             x, ids=names, budget=self.budget, seed=seed, seconds=time.perf_counter() - started,
             shared=groups is not None, has_criterion=run.has_criterion,
         )  # fmt: skip
+
+
+def check_count(value: object, what: str) -> None:
+    """BudgetError unless `value` is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BudgetError(f"{what} must be a whole number of at least 1, not {value!r}")
 
 
 @dataclass

@@ -76,7 +76,7 @@ class Targets:
         """(N, W, D) float32 in the member's space.
 
         Raises:
-            ConfigError: a tensor that is neither pictures nor embeddings.
+            ConfigError: neither pictures nor embeddings, or embeddings of another length than the member's.
         """
         given = self.given
         if given.ndim not in (2, 3, 4, 5):
@@ -85,21 +85,32 @@ class Targets:
                 f"not a tensor of shape {tuple(given.shape)}"
             )
         if self.are_embeddings:
-            embeddings = finite(given.detach().float(), self.what).to(member.device)
+            embeddings = in_space(finite(given.detach().float(), self.what), member, self.what)
             return embeddings if given.ndim == 3 else embeddings.unsqueeze(1)
         grouped = given if given.ndim == 5 else given.unsqueeze(1)
         n, width = grouped.shape[:2]
         return member.embed(grouped.flatten(0, 1), tile=tile).view(n, width, -1).to(member.device)
+
+    def single(self, member: Embedder, tile: int) -> Tensor:
+        """(N, D) float32 where an objective knows one target per row.
+
+        Raises:
+            ConfigError: as `embedded`, or several targets per row.
+        """
+        embeddings = self.embedded(member, tile)
+        if embeddings.shape[1] != 1:
+            raise ConfigError(f"{self.what} has {embeddings.shape[1]} targets per row; this objective takes one per row")
+        return embeddings.squeeze(1)
 
 
 def gallery_embeddings(gallery: Tensor, member: Embedder, tile: int) -> Tensor:
     """The gallery (M, D) in the member's space: embeddings as they are, pictures (M, C, H, W) embedded once.
 
     Raises:
-        ConfigError: another shape.
+        ConfigError: another shape, or embeddings of another length than the member's.
     """
     if gallery.ndim == 2:
-        return finite(gallery.detach().float(), "gallery").to(member.device)
+        return in_space(finite(gallery.detach().float(), "gallery"), member, "gallery")
     if gallery.ndim == 4:
         return member.embed(gallery, tile=tile).to(member.device)
     raise ConfigError(f"gallery must be (M, D) embeddings or (M, C, H, W) pictures, not of shape {tuple(gallery.shape)}")
@@ -112,6 +123,16 @@ def finite(values: Tensor, what: str) -> Tensor:
             f"{what} has {int((~torch.isfinite(values)).sum())} NaN or infinite value(s); leave those rows out"
         )
     return values
+
+
+def in_space(embeddings: Tensor, member: Embedder, what: str) -> Tensor:
+    """Returns the embeddings on the member's device, a ConfigError if they are not of its length."""
+    if member.dimension not in (None, embeddings.shape[-1]):
+        raise ConfigError(
+            f"{what} holds embeddings of {embeddings.shape[-1]} numbers, {member.name} gives {member.dimension}; "
+            f"embed them with the attacked model, or give pictures"
+        )
+    return embeddings.to(member.device)
 
 
 def check_direction(direction: str) -> None:

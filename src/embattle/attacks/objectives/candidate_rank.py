@@ -103,7 +103,7 @@ class BoundCandidateRank:
     def loss(self, out: Outputs, rows: Tree, member: Embedder) -> Tensor:
         """Minus the mean hinge, (n,); its derivative with respect to s(q, c) is the rank itself, as a fraction."""
         similarity = member.similarity.pair(embedding_of(out).unsqueeze(1), rows["queries"]).double()
-        prefix = rows["prefix"]
+        prefix: Tensor = rows["prefix"]
         above = self._first_above(similarity, rows)
         if self.raising:
             closer = self.size - above

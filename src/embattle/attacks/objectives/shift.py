@@ -47,7 +47,7 @@ class BoundShift:
     stationary_at_clean = True
 
     def __init__(self, objective: Shift, member: Embedder, tile: int) -> None:
-        self.anchor = Targets(given=objective.anchor, what="anchor").embedded(member, tile).squeeze(1)
+        self.anchor = Targets(given=objective.anchor, what="anchor").single(member, tile)
         self.count = len(self.anchor)
         self.threshold = per_row(objective.threshold, self.count, "threshold", member.device)
         self.fingerprint = member.fingerprint

@@ -72,7 +72,7 @@ class BoundPair:
     stationary_at_clean = False
 
     def __init__(self, objective: Match | Avoid, member: Embedder, tile: int, *, sign: float) -> None:
-        self.target = Targets(given=objective.target, what="target").embedded(member, tile).squeeze(1)
+        self.target = Targets(given=objective.target, what="target").single(member, tile)
         self.count = len(self.target)
         self.threshold = per_row(objective.threshold, self.count, "threshold", member.device)
         self.fingerprint = member.fingerprint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from embattle.attacks.loop import Attack
+from embattle.attacks.loop import Attack, check_count
 from embattle.attacks.recipes import ATTACKS
 from embattle.attacks.updates.adaptive import Adaptive
 from embattle.attacks.updates.momentum import Momentum
@@ -69,7 +69,8 @@ def pgd(
     elif rule:
         raise BudgetError(f"the step rule {rule!r} is not known; write rule='ranking' or give steps and step_size")
     steps = 20 if steps is None else steps
-    size = _positive(2.5 * budget.eps / max(steps, 1)) if step_size is None else step_size
+    check_count(steps, "steps")
+    size = _positive(2.5 * budget.eps / steps) if step_size is None else step_size
     return Attack(budget=budget, update=Steepest(step_size=size), steps=steps, **{"name": "pgd", **parts})
 
 
@@ -87,7 +88,8 @@ def mi_fgsm(*, budget: Budget, steps: int = 10, step_size: float | None = None, 
         decay: μ.
         parts: further fields of `Attack`.
     """
-    size = _positive(budget.eps / max(steps, 1)) if step_size is None else step_size
+    check_count(steps, "steps")
+    size = _positive(budget.eps / steps) if step_size is None else step_size
     return Attack(budget=budget, update=Momentum(step_size=size, decay=decay), steps=steps, **{"name": "mi-fgsm", **parts})
 
 
