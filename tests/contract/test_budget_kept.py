@@ -156,3 +156,22 @@ def test_one_step_attacks_use_the_whole_budget():
     x = torch.full((6, 1, SIDE, SIDE), 0.5)
     result = run(case, embedder(Net()), x)
     torch.testing.assert_close(result.distance, torch.full((6,), 0.1))
+
+
+@pytest.mark.parametrize("budget", [Linf(8 / 255), L2(0.5)], ids=str)
+@pytest.mark.parametrize("case", loops(), ids=str)
+def test_eps_is_in_pixel_units_whatever_the_normalisation_of_each_channel(case, budget):
+    # Steps taken in normalised units would reach eps times std, another number in every channel.
+    x = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(4)) * 0.6 + 0.2
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIDE * SIDE, 5))
+    found = []
+    for std in ((0.1, 0.5, 2.0), (1.0, 1.0, 1.0)):
+        member = embedder(module, channels=3, mean=(0.2, 0.5, 0.7), std=std)
+        objective = Match(target=member(1 - x).detach())
+        found.append(case.having(budget=budget, keep="last").attack(member, x, objective, tile=6))
+        assert (measured(budget, x, found[-1].x_adv) <= budget.eps + 1e-6).all()
+    if isinstance(budget, Linf):
+        for result in found:
+            reached = (result.x_adv - x).abs().amax((2, 3))
+            torch.testing.assert_close(reached, torch.full((6, 3), budget.eps), atol=1e-6, rtol=0)
