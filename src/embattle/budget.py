@@ -152,7 +152,8 @@ class L2:
 
     def size(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """Euclidean length of the change, (n,)."""
-        return (x_adv - x).flatten(1).norm(dim=1)
+        length: Tensor = (x_adv - x).flatten(1).norm(dim=1)
+        return length
 
     def __str__(self) -> str:
         return f"L2 {self.eps:g}"
@@ -169,7 +170,8 @@ def _as_levels(eps: float) -> str:
 
 
 def _length(delta: Tensor) -> Tensor:
-    return delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    length: Tensor = delta.flatten(1).norm(dim=1)
+    return length.view(-1, 1, 1, 1)
 
 
 def _on(like: Tensor, values: Tensor) -> Tensor:

@@ -117,7 +117,8 @@ def by_name(similarity: str | Similarity) -> Similarity:
 
 
 def _unit(z: Tensor) -> Tensor:
-    return z / z.norm(dim=-1, keepdim=True).clamp_min(_TINY)
+    length: Tensor = z.norm(dim=-1, keepdim=True)
+    return z / length.clamp_min(_TINY)
 
 
 def _safe_norm(squared: Tensor) -> Tensor:

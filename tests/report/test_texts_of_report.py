@@ -136,8 +136,7 @@ def test_markdown_has_the_content_in_short(summary):
     assert text.startswith("# Embattle audit: SmallNet on digits/test\n")
     assert "**Grade D.** A perturbation of 7/255" in text
     assert (
-        "| D | Push an item up | 7/255 (ε = 0.03) | 53 % [43, 63] (2 undefined) at 7/255 | 31 forwards, 0.042 s |"
-        in text
+        "| D | Push an item up | 7/255 (ε = 0.03) | 53 % [43, 63] (2 undefined) at 7/255 | 31 forwards, 0.042 s |" in text
     )
     assert "`embattle audit --data digits --only ca+.w1 --seed 0`" in text
     assert "| **failed** | `ca+.w1@0.03 > 40` |" in text
@@ -158,9 +157,12 @@ def test_markdown_escapes_what_comes_from_outside(summary):
 
 def test_terminal_table_says_grade_threat_eps_and_cost(summary):
     text = _printed(terminal_table(summary))
-    row = next(line for line in text.splitlines() if "Push an item up" in line)
-    for part in ("D", "0.03 (7/255)", "53 % [43, 63]", "2 undefined", "50.0 % → 12.0 %", "31", "0.042"):
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if "Push an item up" in line)
+    row = "\n".join(lines[first : first + 2])
+    for part in ("D", "ca+.w1", "0.03", "7/255", "53 % [43, 63]", "2 undefined", "50.0 % →", "12.0 %", "31 fwd", "0.042 s"):
         assert part in row
+    assert max(map(len, _printed(terminal_table(summary), width=80).splitlines())) <= 80
     assert "none up to 0.3" in text
     assert "Overall grade D." in text
 

@@ -16,7 +16,8 @@ from embattle.audit.subject import Subject
 from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
 from embattle.records import Unit, build_summary, write_json_atomic
-from embattle.runs import Output, Progress, RunFolder, Task, execute, open_run
+from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, open_run
+from embattle.training import Progress as TrainProgress
 from embattle.training import TrainConfig, train
 
 # Effort of the other units in forward passes per picture, roughly; only the progress bar's estimate depends on it.
@@ -117,11 +118,11 @@ def _plan(session: _Session) -> list[Task]:
     if isinstance(session.model, Trained):
         unit = Unit(kind="train", params=base["model"], samples=(), needs=())
         effort = _TRAIN_EFFORT * session.model.config.epochs * len(session.model.pictures)
-        tasks.append(Task(unit=unit, work=lambda: _train(session), title="training the model", weight=effort))
+        tasks.append(Task(unit=unit, work=lambda tick: _train(session, tick), title="training the model", weight=effort))
         needs = (unit.id,)
     unit = Unit(kind="evaluate", params=base, samples=(), needs=needs)
     effort = _EMBED_EFFORT * len(session.gallery)
-    work = lambda: describe(session.subject, session.config)  # noqa: E731
+    work = lambda tick: describe(session.subject, session.config)  # noqa: E731
     tasks.append(Task(unit=unit, work=work, title="measuring the clean system", weight=effort))
     return tasks + _attack_tasks(session, base, needs)
 
@@ -144,14 +145,19 @@ def _attack_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ...
     return tasks
 
 
-def _work(session: _Session, cell: Cell) -> Callable[[], Output]:
-    return lambda: attack_cell(session.subject, cell, session.config)
+def _work(session: _Session, cell: Cell) -> Callable[[Tick], Output]:
+    return lambda tick: attack_cell(session.subject, cell, session.config)
 
 
-def _train(session: _Session) -> Output:
+def _train(session: _Session, tick: Tick) -> Output:
     model = session.model
     assert isinstance(model, Trained)
-    train(model.config, model.pictures, session.folder() / "model.safetensors")
+    whole = model.config.epochs
+
+    def show(progress: TrainProgress) -> None:
+        tick((progress.epoch - 1 + progress.batch / progress.batches) / whole)
+
+    train(model.config, model.pictures, session.folder() / "model.safetensors", progress=show)
     text = (
         f"No model was given: a small one ({model.config.network}) was trained for {model.config.epochs} epochs on "
         f"{len(model.pictures):,} pictures of {model.pictures.name}. It stands in for yours; audit your own with --model."

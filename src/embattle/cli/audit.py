@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -44,7 +44,9 @@ Size = Annotated[int | None, typer.Option(help="The model's input size in pixels
 Channels = Annotated[int | None, typer.Option(help="Planes the model expects, 1 or 3 (module: models).")]
 Mean = Annotated[str | None, typer.Option(help="Normalisation mean per channel, by commas (module: models).")]
 Std = Annotated[str | None, typer.Option(help="Normalisation standard deviation per channel (module: models).")]
-OnError = Annotated[str, typer.Option(help="A damaged picture in a folder: raise, or skip it with a note.")]
+OnError = Annotated[
+    Literal["raise", "skip"], typer.Option(help="A damaged picture in a folder: raise, or skip it with a note.")
+]
 Threads = Annotated[int | None, typer.Option(help="Processor threads; all cores if not given.")]
 
 
@@ -134,7 +136,9 @@ def _fraction(text: str) -> float:
     try:
         return float(numerator) / float(denominator) if slash else float(text)
     except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"--eps {text!r} is not a number; write a decimal such as 0.03 or a fraction such as 8/255") from None
+        raise ConfigError(
+            f"--eps {text!r} is not a number; write a decimal such as 0.03 or a fraction such as 8/255"
+        ) from None
 
 
 def _numbers(text: str | None, flag: str) -> tuple[float, ...] | None:
@@ -143,4 +147,6 @@ def _numbers(text: str | None, flag: str) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"{flag} {text!r} is not understood; write numbers separated by commas, one per channel") from None
+        raise ConfigError(
+            f"{flag} {text!r} is not understood; write numbers separated by commas, one per channel"
+        ) from None

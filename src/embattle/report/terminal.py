@@ -9,23 +9,25 @@ from embattle.report import figures, phrases
 from embattle.report.figures import Record
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
     from rich.text import Text
 
 _COLOURS = {"A": "green", "B": "green", "C": "yellow", "D": "red", "F": "bold red"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def terminal_table(summary: Record) -> Table:
+def terminal_table(summary: Record) -> Group:
     """Threats, weakest first, as a rich table with the verdict below it.
 
     Args:
         summary: the content of `summary.json`.
 
     Returns:
-        A table to print with `rich.console.Console.print`; text from outside holds no markup and no control characters.
+        Table and verdict, to print with `rich.console.Console.print`; they fit 80 columns, and text from outside holds no
+        markup and no control characters.
     """
     from rich import box
+    from rich.console import Group
     from rich.table import Table
 
     subject = summary.get("subject") or {}
@@ -33,30 +35,28 @@ def terminal_table(summary: Record) -> Table:
         box=box.SIMPLE_HEAD,
         title=_text(f"{subject.get('model', 'model')} on {subject.get('data', 'data')}", "bold"),
         title_justify="left",
-        caption=_text(f"Overall grade {phrases.overall_grade(summary)}. {phrases.verdict(summary)}"),
-        caption_justify="left",
+        pad_edge=False,
     )
     table.add_column("Grade", justify="center", no_wrap=True)
-    table.add_column("Threat", min_width=16)
-    table.add_column("Half succeed at ε", min_width=15)
-    table.add_column("Success", justify="right")
+    table.add_column("Threat", min_width=14)
+    table.add_column("Half at ε", no_wrap=True, max_width=12)
+    table.add_column("Success", justify="right", no_wrap=True)
     table.add_column("Rank or metric", justify="right")
-    table.add_column("Forwards", justify="right")
-    table.add_column("Seconds", justify="right")
+    table.add_column("Cost", justify="right", no_wrap=True)
     for threat in summary.get("threats", ()):
         point = phrases.decisive_point(threat)
         cost = (point or {}).get("cost") or {}
         grade = phrases.grade(threat)
         table.add_row(
             _text(grade, _COLOURS.get(grade, "")),
-            _text(threat["title"]),
-            _text(_half(threat, point)),
-            _text(_success(point)),
-            _text(_headline(threat, point)),
-            _text(figures.number(cost.get("forwards"))),
-            _text(figures.number(cost.get("seconds"))),
+            _lines(threat["title"], threat["threat"]),
+            _half(threat, point),
+            _success(point),
+            _headline(threat, point),
+            _lines(f"{figures.number(cost.get('forwards'))} fwd", f"{figures.number(cost.get('seconds'))} s"),
         )
-    return table
+    verdict = _text(f"Overall grade {phrases.overall_grade(summary)}. {phrases.verdict(summary)}", "bold")
+    return Group(table, verdict)
 
 
 def _text(value: object, style: str = "") -> Text:
@@ -65,26 +65,31 @@ def _text(value: object, style: str = "") -> Text:
     return Text(_CONTROL.sub(" ", str(value)), style=style)
 
 
-def _half(threat: Record, point: Record | None) -> str:
+def _half(threat: Record, point: Record | None) -> Text:
     """The ε that all other figures of the row belong to, and whether half of the attempts succeed there."""
     if point is None:
-        return "not measured"
-    eps = f"{figures.eps_decimal(point['eps'])} ({figures.eps_text(point['eps'])})"
-    return eps if threat.get("half_eps") is not None else f"none up to {eps}"
+        return _text("not measured")
+    eps, levels = figures.eps_decimal(point["eps"]), figures.eps_text(point["eps"])
+    return _lines(eps, levels) if threat.get("half_eps") is not None else _lines("none up to", f"{eps} ({levels})")
 
 
-def _success(point: Record | None) -> str:
+def _lines(*lines: str) -> Text:
+    from rich.text import Text
+
+    return Text("\n").join(_text(line) for line in lines if line)
+
+
+def _success(point: Record | None) -> Text:
     figure = point["figures"].get("success") if point is not None else None
-    left_out = figures.left_out_text(figure)
-    return figures.figure_text(figure, digits=0) + (f" ({left_out})" if left_out else "")
+    return _lines(figures.figure_text(figure, digits=0), figures.left_out_text(figure))
 
 
-def _headline(threat: Record, point: Record | None) -> str:
+def _headline(threat: Record, point: Record | None) -> Text:
     """The headline metric on clean pictures and at the row's ε."""
     metric = threat.get("metric")
     if point is None or metric in (None, "success"):
-        return "–"
+        return _text("–")
     clean = next((other for other in threat["curve"] if other["eps"] == 0), None)
-    after = figures.value_text(point["figures"].get(metric))
-    told = f"{figures.value_text(clean['figures'].get(metric))} → {after}" if clean is not None else after
-    return told if metric == "rank" else f"{metric} {told}"
+    before = f"{figures.value_text(clean['figures'].get(metric))} →" if clean is not None else ""
+    name = "" if metric == "rank" else str(metric)
+    return _lines(name, before, figures.value_text(point["figures"].get(metric)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embattle.runs.engine import Output, Progress, Task, execute
+from embattle.runs.engine import Output, Progress, Task, Tick, execute
 from embattle.runs.environment import describe_environment
 from embattle.runs.folder import RunFolder, configuration_hash, open_run
 
@@ -11,6 +11,7 @@ __all__ = [
     "Progress",
     "RunFolder",
     "Task",
+    "Tick",
     "configuration_hash",
     "describe_environment",
     "execute",

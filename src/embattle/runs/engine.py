@@ -22,19 +22,22 @@ class Output:
     cost: Mapping[str, float] = field(default_factory=dict)
 
 
+Tick = Callable[[float], None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A unit with the work that computes it.
 
     Args:
         unit: what it is; done units are not computed again.
-        work: called without arguments.
+        work: called with a function to tell, from time to time, which share of the unit is done.
         title: what the progress bar says.
         weight: expected effort, in any unit common to the run.
     """
 
     unit: Unit
-    work: Callable[[], Output]
+    work: Callable[[Tick], Output]
     title: str
     weight: float = 1.0
 
@@ -67,19 +70,26 @@ def execute(tasks: Sequence[Task], store: LocalStore, progress: Progress | None 
             continue
         missing = [need for need in task.unit.needs if need not in finished]
         assert not missing, f"{task.title} comes before a unit that it needs"
-        if progress is not None:
-            progress(task.title, done, total)
-        _compute(task, store)
+        _compute(task, store, _ticker(progress, task, done, total))
         finished.add(task.unit.id)
         done += task.weight
     if progress is not None:
         progress("done", total, total)
 
 
-def _compute(task: Task, store: LocalStore) -> None:
+def _ticker(progress: Progress | None, task: Task, done: float, total: float) -> Tick:
+    def tick(share: float) -> None:
+        if progress is not None:
+            progress(task.title, done + min(max(share, 0.0), 1.0) * task.weight, total)
+
+    tick(0.0)
+    return tick
+
+
+def _compute(task: Task, store: LocalStore, tick: Tick) -> None:
     started = time.perf_counter()
     try:
-        output = task.work()
+        output = task.work(tick)
         seconds = time.perf_counter() - started
         cost = {"seconds": seconds, "peak_rss_mib": _peak_rss_mib(), **output.cost}
         store.put(task.unit, output.rows, output.blobs, cost)

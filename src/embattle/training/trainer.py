@@ -225,7 +225,7 @@ class _Run:
             },
         )  # fmt: skip
         state_path(self.out).unlink(missing_ok=True)
-        embedder = _loaded(self.out)
+        embedder = load_checkpoint(self.out)
         recall = None if evaluate is None else _recall(embedder, evaluate)
         if recall is not None and recall.value is not None:
             scalars.write(self.config.epochs, {"recall_at_1": recall.value})
@@ -267,14 +267,6 @@ def _recall(embedder: Embedder, pictures: ImageSet) -> Figure:
     return recall_at_k(embedder.embed(pictures.images), pictures.labels, embedder.similarity, 1).figure
 
 
-def _loaded(out: Path) -> Embedder:
-    # Building the network draws weights that the checkpoint then replaces: the draw must not reach the caller's state.
-    with torch.random.fork_rng(devices=[]):
-        embedder = load_checkpoint(out)
-    embedder.module.eval()
-    return embedder
-
-
 def _finished(out: Path, digest: str, evaluate: ImageSet | None) -> TrainResult:
     training = read_meta(out)["training"]
     if training.get("digest") != digest:
@@ -282,7 +274,7 @@ def _finished(out: Path, digest: str, evaluate: ImageSet | None) -> TrainResult:
             f"{out} exists and was trained with other settings or other data; write to another --out, or add "
             "--no-resume to overwrite it"
         )
-    embedder = _loaded(out)
+    embedder = load_checkpoint(out)
     history = tuple(training["history"])
     recall = None if evaluate is None else _recall(embedder, evaluate)
     return TrainResult(path=out, embedder=embedder, history=history, resumed_after=len(history), recall=recall)

@@ -1,0 +1,83 @@
+"""Flags that several verbs share: which model, which pictures, how the pictures reach the model, which gates must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from embattle.errors import ConfigError
+
+if TYPE_CHECKING:  # imported when a verb runs, not for its help
+    from embattle.records import Gate
+
+Data = Annotated[
+    str, typer.Option(metavar="DATA", help="digits, mnist, fashion_mnist, or a folder of pictures: the gallery.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="checkpoint:PATH, module:package.module:factory or hf:PATH."),
+]
+DataRoot = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of the named data sets; $EMBATTLE_DATA if not given.")
+]
+Gates = Annotated[
+    list[str] | None,
+    typer.Option("--gate", metavar="CONDITION", help="What must hold, such as 'ca+.w1@0.03 > 40'; else exit code 1."),
+]
+SimilarityName = Annotated[
+    str | None,
+    typer.Option("--similarity", metavar="NAME", help="cosine or euclidean (module: and hf: models)."),
+]
+Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="The model's input size (module: models).")]
+Channels = Annotated[int | None, typer.Option(metavar="1|3", help="Planes the model expects (module: models).")]
+Mean = Annotated[
+    str | None, typer.Option(metavar="NUMBERS", help="Normalisation mean per channel, by commas (module: models).")
+]
+Std = Annotated[
+    str | None, typer.Option(metavar="NUMBERS", help="Normalisation standard deviation per channel (module: models).")
+]
+OnError = Annotated[
+    Literal["raise", "skip"],
+    typer.Option(metavar="raise|skip", help="At a damaged picture in a folder: stop, or leave it out with a note."),
+]
+Threads = Annotated[int | None, typer.Option(metavar="N", help="Processor threads; all cores if not given.")]
+
+
+def preprocessing(
+    *, similarity: str | None, size: int | None, channels: int | None, mean: str | None, std: str | None
+) -> dict[str, Any]:
+    """What was given of the flags that describe a model's input and similarity.
+
+    Raises:
+        ConfigError: a mean or std that is no list of numbers.
+    """
+    flags = {
+        "similarity": similarity, "size": size, "channels": channels, "mean": _numbers(mean, "--mean"),
+        "std": _numbers(std, "--std"),
+    }  # fmt: skip
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def gates(texts: Sequence[str] | None) -> list[Gate]:
+    """The gates named on the command line, read before anything runs: a typing error must not cost an audit.
+
+    Raises:
+        ConfigError: a text that is no gate.
+    """
+    from embattle.records import parse_gate
+
+    return [parse_gate(text) for text in texts or ()]
+
+
+def _numbers(text: str | None, flag: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"{flag} {text!r} is not understood; write numbers separated by commas, one per channel"
+        ) from None

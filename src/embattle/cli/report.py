@@ -1,0 +1,52 @@
+"""`embattle report`: builds the page of a run again, from what it measured. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embattle.cli import flags
+from embattle.errors import InputError, RunIncomplete
+
+if TYPE_CHECKING:
+    from embattle.records import Gate
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, as printed by embattle audit.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print the report as Markdown instead of a table.")]
+
+
+def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> None:
+    """Build a run's report again, on any machine.
+
+    Writes summary.json and report.html anew from the run's configuration and results. Gates that an earlier summary
+    holds are kept and judged again, with those given here.
+    """
+    given = flags.gates(gate)
+    from embattle.cli.verdict import conclude
+    from embattle.records import build_summary
+
+    if run.is_dir() and not (run / "config.json").is_file():
+        raise InputError(f"{run} holds no run (it has no config.json); name the folder that embattle audit printed")
+    gates = _with_earlier(given, run)
+    summary = build_summary(run)
+    conclude(run, summary, gates, markdown=markdown)
+    if gates and not summary["complete"]:
+        done, planned = summary["units"]["done"], summary["units"]["planned"]
+        raise RunIncomplete(
+            f"gates are decided when a run is finished, and {run} has {done} of {planned} units; start the same audit "
+            f"again, it goes on"
+        )
+
+
+def _with_earlier(given: Sequence[Gate], run: Path) -> list[Gate]:
+    from embattle.records import load_summary, parse_gate
+
+    try:
+        earlier = [parse_gate(str(row["expression"])) for row in load_summary(run).get("gates", ())]
+    except (InputError, KeyError, TypeError):
+        earlier = []  # no summary yet, or a damaged one: it is about to be written anew
+    texts = {gate.expression for gate in given}
+    return [gate for gate in earlier if gate.expression not in texts] + list(given)

@@ -1,0 +1,60 @@
+"""The last step of an audit and of a rebuilt report: check the gates, write the page, print the table. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embattle.errors import ConfigError, GateFailed
+from embattle.records import Gate, GateResult, write_json_atomic
+from embattle.report import render_markdown, terminal_table, write_report
+
+
+def conclude(run: Path, summary: dict[str, Any], gates: Sequence[Gate], *, markdown: bool = False) -> None:
+    """Writes summary.json and report.html of a run, prints what they say, and judges the gates.
+
+    Args:
+        run: the run folder.
+        summary: its summary; the results of the gates are entered.
+        gates: conditions that must hold.
+        markdown: print the report as Markdown instead of the table.
+
+    Raises:
+        GateFailed: a gate does not hold.
+        ConfigError: a gate names no figure of this run; files and table are written all the same.
+        InputError: the folder cannot be written.
+        RunIncomplete: the disk is full.
+    """
+    results: list[GateResult] = []
+    unknown: ConfigError | None = None
+    for gate in gates:
+        try:
+            results.append(gate.check(summary))
+        except ConfigError as error:
+            unknown = unknown or error
+    summary["gates"] = [result.to_json() for result in results]
+    write_json_atomic(run / "summary.json", summary)
+    page = write_report(run)
+    if markdown:
+        print(render_markdown(summary), end="")
+    else:
+        _print(summary, results, page)
+    if unknown is not None:
+        raise unknown
+    missed = [result.expression for result in results if not result.passed]
+    if missed:
+        raise GateFailed(f"{len(missed)} of {len(results)} gates does not hold: {'; '.join(missed)}")
+
+
+def _print(summary: dict[str, Any], results: Sequence[GateResult], page: Path) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(terminal_table(summary))
+    for result in results:
+        console.print(f"{'pass' if result.passed else 'FAIL'}  {result.expression}  {result.why}", markup=False)
+    if not summary["complete"]:
+        units = summary["units"]
+        console.print(f"unfinished: {units['done']} of {units['planned']} units; the same audit command goes on")
+    console.print(f"report  {page}", markup=False, soft_wrap=True, highlight=False)
