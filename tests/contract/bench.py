@@ -153,6 +153,18 @@ def restless(objective: str = "match") -> Case:
     return Case(f"pgd-random-restarts/{objective}", attack, OBJECTIVES[objective].example())
 
 
+def staggered() -> list[Case]:
+    """`unreached`, with thresholds that each picture passes at another step: some at once, one never."""
+    target, x = 1 - pictures().roll(1, 0), pictures()
+    member = embedder()
+    with torch.no_grad():
+        clean = member.similarity.pair(member(x), member(target))
+    best = run(Case("", pgd(budget=Linf(0.1), steps=12), Match(target=target)), member).loss
+    share = torch.tensor([0.1, 0.9, 0.3, 1.5, 0.6, 0.0])
+    objective = Match(target=target, threshold=clean + share * (best - clean))
+    return [replace(case, objective=objective).having(steps=max(case.attack.steps, 4)) for case in loops()]
+
+
 def without_criterion(case: Case) -> Case:
     """The case without success, so that the best iterate is the one of the highest loss."""
     objective = case.objective

@@ -15,11 +15,11 @@ from embattle_contract_bench import (
     embedder,
     every_pair,
     every_part,
-    loops,
     pictures,
     restless,
     run,
     same,
+    staggered,
 )
 
 from embattle.attacks import OBJECTIVES, pgd
@@ -84,21 +84,16 @@ def test_the_number_of_tiles_in_flight_changes_nothing(case):
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
-@pytest.mark.parametrize("case", [*loops(), restless()], ids=str)
-def test_refill_equals_no_refill(case, restarts):
+@pytest.mark.parametrize("case", staggered(), ids=str)
+def test_refill_equals_no_refill_and_no_company(case, restarts):
     # Successes leave at different steps and others take their place in a flight of two; in a flight of all nobody enters.
-    eager = case.having(leave_on_success=True, restarts=restarts, steps=max(case.attack.steps, 2))
-    member = embedder()
+    eager, member = case.having(leave_on_success=True, restarts=restarts), embedder()
     small = run(eager, member, seed=2, tile=2, tiles_in_flight=1)
     same(small, run(eager, member, seed=2, tile=2, tiles_in_flight=20))
-
-
-def test_refill_really_happens():
-    # The tests above mean nothing where everybody leaves at the same step.
-    case = Case("", pgd(budget=Linf(0.1), steps=12, leave_on_success=True), OBJECTIVES["candidate-rank"].example())
-    result = run(case, embedder(), seed=2, tile=2, tiles_in_flight=1)
-    assert len(set(result.forwards.tolist())) >= 3
-    assert int(result.success.sum()) > 0
+    for row in range(ROWS):
+        same(small, run(eager, member, seed=2, tile=2, rows=[row]), rows=[row])
+    assert len(set(small.backwards.tolist())) >= 3, "nearly all left at the same step: the test shows nothing"
+    assert not small.success.all()
 
 
 def test_without_ids_the_content_is_the_id():
