@@ -41,7 +41,7 @@ def terminal_table(summary: Record) -> Group:
     table.add_column("Threat", min_width=14)
     table.add_column("Half at ε", no_wrap=True, max_width=12)
     table.add_column("Success", justify="right", no_wrap=True)
-    table.add_column("Rank or metric", justify="right")
+    table.add_column("Metric", justify="right")
     table.add_column("Cost", justify="right", no_wrap=True)
     for threat in summary.get("threats", ()):
         point = phrases.decisive_point(threat)
@@ -53,7 +53,7 @@ def terminal_table(summary: Record) -> Group:
             _half(threat, point),
             _success(point),
             _headline(threat, point),
-            _lines(f"{figures.number(cost.get('forwards'))} fwd", f"{figures.number(cost.get('seconds'))} s"),
+            _lines(f"{figures.number(cost.get('forwards'))} fwd", f"{figures.number(cost.get('seconds'), digits=2)} s"),
         )
     verdict = _text(f"Overall grade {phrases.overall_grade(summary)}. {phrases.verdict(summary)}", "bold")
     return Group(table, verdict)
