@@ -1,6 +1,6 @@
 """Condenses a run's summary into a result file fit to be committed: figures and provenance, no pictures, no paths.
 
-    python benchmarks/condense.py runs/RUN results/NAME.json "what the run shows"
+Use: ``python benchmarks/condense.py runs/RUN results/NAME.json "what the run shows"``
 """
 
 from __future__ import annotations
