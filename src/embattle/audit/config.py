@@ -75,11 +75,10 @@ class AuditConfig(BaseModel):
     @field_validator("scenarios")
     @classmethod
     def _scenarios(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            named(name)
         if not names:
             raise ConfigError("no scenario to test; give at least one, for example --only ca+.w1")
-        return tuple(dict.fromkeys(names))
+        # "ca+" and "ca+.w1" are the same scenario: under two names it would be counted twice.
+        return tuple(dict.fromkeys(named(name).name for name in names))
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> AuditConfig:

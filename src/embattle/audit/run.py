@@ -12,9 +12,10 @@ from embattle import rng
 from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
 from embattle.audit.describe import describe, usable
-from embattle.audit.subject import Subject
+from embattle.audit.subject import Subject, check_gallery, page_length
 from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
+from embattle.errors import ConfigError, DataError
 from embattle.records import Unit, build_summary, write_json_atomic
 from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, open_run
 from embattle.training import Progress as TrainProgress
@@ -98,8 +99,9 @@ def audit(
     """
     place: dict[str, Path] = {}
     session = _Session(config, gallery, model, lambda: place["run"])
+    # Before a folder exists and before a model is trained: what cannot be audited leaves nothing behind.
+    _check_fit(config, gallery)
     if isinstance(model, Embedder):
-        # Before a folder exists: a model or gallery that cannot be audited leaves nothing behind.
         _ = session.subject
     tasks = _plan(session)
     run = open_run("audit", session.hashed, [task.unit for task in tasks], command=command, out=out)
@@ -108,6 +110,25 @@ def audit(
     summary = build_summary(run.path)
     write_json_atomic(run.path / "summary.json", summary)
     return run, summary
+
+
+def _check_fit(config: AuditConfig, gallery: ImageSet) -> None:
+    check_gallery(gallery, config.k)
+    page = page_length(len(gallery), config.k)
+    runs, _ = usable(config, labelled=gallery.labelled)
+    if not runs:
+        raise DataError(
+            f"{gallery.name} has no labels, and {', '.join(config.scenarios)} needs them; give one sub-folder per class, "
+            f"or other scenarios with --only"
+        )
+    for scenario in runs:
+        wanted, available = scenario.targets(len(gallery), page)
+        if wanted > available:
+            raise ConfigError(
+                f"{scenario.name} needs {wanted} targets for each picture, and there are {available} to choose from in "
+                f"this gallery of {len(gallery)} with a first page of {page}; use a smaller number after .w or .m, or a "
+                f"larger --k"
+            )
 
 
 def _plan(session: _Session) -> list[Task]:

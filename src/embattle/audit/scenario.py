@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,10 @@ class Scenario(Protocol):
         """Title, question, direction, headline metric, metrics, criterion and advice, for people."""
         ...
 
+    def targets(self, gallery: int, page: int) -> tuple[int, int]:
+        """How many targets a picture gets, and among how many gallery items they are drawn."""
+        ...
+
     def aims(self, subject: Subject, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         """Random targets of the given gallery positions, each drawn by its own key; first axis n."""
         ...
@@ -92,7 +97,14 @@ def named(name: str) -> Scenario:
     if match is None:
         raise ConfigError(f"scenario {name!r} is not understood; write FAMILY or FAMILY.wN, for example ca+.w1")
     build = SCENARIOS[match["family"]].build
-    scenario: Scenario = build(int(match["width"])) if match["width"] else build()
-    if scenario.name != name and match["width"]:
+    scenario: Scenario = build()
+    if match["width"] is None:
+        return scenario
+    if "width" not in inspect.signature(build).parameters:
+        raise ConfigError(f"scenario {name!r} is not understood; {scenario.name!r} takes no number")
+    if int(match["width"]) < 1:
+        raise ConfigError(f"scenario {name!r} has no targets; the number after .w or .m must be at least 1")
+    scenario = build(int(match["width"]))
+    if scenario.name != name:
         raise ConfigError(f"scenario {name!r} is not understood; its name is written {scenario.name!r}")
     return scenario

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from embattle import rng
 from embattle.data import ImageSet
-from embattle.embedders import Embedder, check_embeddings
-from embattle.errors import ConfigError, DataError
+from embattle.embedders import Embedder
+from embattle.errors import ConfigError, DataError, EmbattleError, ModelError
 from embattle.index import ExactIndex
 from embattle.similarity import Similarity
+from embattle.vectors import check_embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,8 @@ class Subject:
             DataError: fewer than 4 pictures.
             ModelError: unusable embeddings.
         """
-        if len(images) < 4:
-            raise DataError(f"{images.name} has {len(images)} pictures; an audit of rankings needs at least 4")
-        if k >= len(images):
-            raise ConfigError(f"k = {k} does not fit a gallery of {len(images)} pictures; give k < {len(images)}")
-        z = check_embeddings(embedder.embed(images.images), embedder.similarity, what=embedder.name)
+        check_gallery(images, k)
+        z = check_embeddings(_embedded(embedder, images), embedder.similarity, f"embeddings of {embedder.name}")
         return cls(
             embedder=embedder, images=images, z=z, index=ExactIndex(z, images.ids, embedder.similarity), k=k,
             keep_own=keep_own, preserve=preserve, xi=xi,
@@ -74,7 +72,7 @@ class Subject:
     @property
     def page(self) -> int:
         """The first page: k items, or 1 % of the gallery where that is more (the paper's "top" for lowering attacks)."""
-        return min(max(self.k, math.ceil(len(self.images) / 100)), len(self.images) - 1)
+        return page_length(len(self.images), self.k)
 
     def own(self, rows: Tensor) -> Tensor | None:
         """What is left out of each row's ranking: its own clean copy, or nothing."""
@@ -114,3 +112,39 @@ class Subject:
                 f"{width} targets a picture were asked for, and this gallery of {len(self.images)} has {available} to "
                 f"choose from; use a smaller number after .w or .m, or a larger gallery"
             )
+
+
+def page_length(gallery: int, k: int) -> int:
+    """The first page of a list: k items, or 1 % of the gallery where that is more.
+
+    >>> page_length(500, 10), page_length(10_000, 10)
+    (10, 100)
+    """
+    return min(max(k, math.ceil(gallery / 100)), gallery - 1)
+
+
+def check_gallery(images: ImageSet, k: int) -> None:
+    """Checks that a gallery is large enough for rankings and for its first page.
+
+    Raises:
+        ConfigError: k as large as the gallery, or larger.
+        DataError: fewer than 4 pictures.
+    """
+    if len(images) < 4:
+        raise DataError(f"{images.name} has {len(images)} pictures; an audit of rankings needs at least 4")
+    if k >= len(images):
+        raise ConfigError(f"k = {k} does not fit a gallery of {len(images)} pictures; give --k below {len(images)}")
+
+
+def _embedded(embedder: Embedder, images: ImageSet) -> Tensor:
+    try:
+        return embedder.embed(images.images)
+    except EmbattleError:
+        raise
+    except Exception as error:  # a stranger's module may raise anything; it is their input, not our bug
+        shape = "x".join(map(str, images.images.shape[1:]))
+        reason = str(error).strip().split("\n", 1)[0]
+        raise ModelError(
+            f"{embedder.name} failed on pictures of {shape} ({type(error).__name__}: {reason}); check --size and "
+            f"--channels, or look closer with: embattle doctor"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 from typing import Any
@@ -10,6 +11,10 @@ import typer
 
 from embattle import __version__
 from embattle.cli.audit import audit
+from embattle.cli.doctor import doctor
+from embattle.cli.list import list_parts
+from embattle.cli.report import report
+from embattle.cli.show import show
 from embattle.cli.train import train
 from embattle.errors import EmbattleError, RunIncomplete
 
@@ -26,7 +31,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )  # fmt: skip
 app.command()(audit)
+app.command()(report)
 app.command()(train)
+app.command()(doctor)
+app.command("list")(list_parts)
+app.command()(show)
 
 
 def _version(wanted: bool) -> None:
@@ -50,7 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Runs a command line (None: the process's own) and gives its exit code; every expected failure is one sentence."""
     try:
-        code = app(arguments, standalone_mode=False, prog_name="embattle")
+        given = sys.argv[1:] if arguments is None else arguments
+        code = app(given, standalone_mode=False, prog_name="embattle", obj=shlex.join(["embattle", *given]))
     except _CommandLineError as error:
         error.show()
         return int(error.exit_code)

@@ -2,58 +2,56 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embattle.errors import ConfigError, GateFailed
+from embattle.cli import flags
+from embattle.errors import ConfigError
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not for its help
     from embattle.audit import AuditConfig
-    from embattle.records import Gate
 
-Data = Annotated[str, typer.Option(help="digits, mnist, fashion_mnist, or a folder of pictures: the gallery.")]
-Model = Annotated[
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; runs/<date>-audit-<hash> if not given.")]
+Config = Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with settings; flags win over it.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SCENARIO", help="What to try, such as ca+.w1; repeat it or separate by commas."),
+]
+Eps = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NUMBER", help="Linf budget in (0, 1], such as 0.03 or 8/255; repeat it or use commas."),
+]
+AttackName = Annotated[
+    str | None, typer.Option("--attack", metavar="NAME", help="apgd if not given; see: embattle list attacks.")
+]
+Steps = Annotated[int | None, typer.Option(metavar="N", help="Gradient steps of the attack.")]
+Rule = Annotated[str | None, typer.Option(metavar="NAME", help="Step rule of pgd: ranking is the ranking paper's.")]
+Attacked = Annotated[
+    int | None, typer.Option("--attacked", "-n", metavar="N", help="Pictures attacked for each scenario and ε.")
+]
+K = Annotated[int | None, typer.Option("--k", metavar="N", help="Length of the first page of a list.")]
+Own = Annotated[
     str | None,
-    typer.Option(help="checkpoint:PATH, module:package.module:factory or hf:PATH; a small one is trained if not given."),
+    typer.Option(metavar="kept|replaced", help="What becomes of an attacked item's clean copy in the gallery."),
 ]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder of the named data sets; $EMBATTLE_DATA if not given.")]
-Out = Annotated[Path | None, typer.Option(help="Run folder; runs/<date>-audit-<hash> if not given.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file with settings; flags win over it.")]
-Only = Annotated[list[str] | None, typer.Option(help="Scenario to run, such as ca+.w1; repeat or separate by commas.")]
-Eps = Annotated[list[str] | None, typer.Option(help="Linf budget in [0, 1], such as 0.03 or 8/255; repeat or commas.")]
-AttackName = Annotated[str | None, typer.Option("--attack", help="Attack by name; see: embattle list attacks.")]
-Steps = Annotated[int | None, typer.Option(help="Gradient steps of the attack.")]
-Rule = Annotated[str | None, typer.Option(help="Step rule of pgd: ranking is the ranking paper's.")]
-Attacked = Annotated[int | None, typer.Option("--attacked", "-n", help="Pictures attacked for each scenario and ε.")]
-K = Annotated[int | None, typer.Option("--k", help="Length of the first page of a list.")]
-Own = Annotated[str | None, typer.Option(help="An attacked item's own clean copy: kept in the gallery, or replaced.")]
-Preserve = Annotated[int | None, typer.Option(help="Neighbours that a semantics-preserving query attack keeps (G).")]
-Xi = Annotated[float | None, typer.Option(help="Weight of keeping them (ξ).")]
-Findings = Annotated[int | None, typer.Option(help="Examples with pictures kept for each scenario and ε.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the choice of pictures and targets, and of the attacks.")]
-Gates = Annotated[
-    list[str] | None, typer.Option("--gate", help="Condition that must hold, such as 'ca+.w1@0.03 > 40'; else exit 1.")
+Preserve = Annotated[
+    int | None, typer.Option(metavar="N", help="Neighbours that a semantics-preserving query attack keeps (G).")
 ]
-SimilarityName = Annotated[str | None, typer.Option("--similarity", help="cosine or euclidean (module: and hf: models).")]
-Size = Annotated[int | None, typer.Option(help="The model's input size in pixels (module: models).")]
-Channels = Annotated[int | None, typer.Option(help="Planes the model expects, 1 or 3 (module: models).")]
-Mean = Annotated[str | None, typer.Option(help="Normalisation mean per channel, by commas (module: models).")]
-Std = Annotated[str | None, typer.Option(help="Normalisation standard deviation per channel (module: models).")]
-OnError = Annotated[
-    Literal["raise", "skip"], typer.Option(help="A damaged picture in a folder: raise, or skip it with a note.")
+Xi = Annotated[float | None, typer.Option(metavar="NUMBER", help="Weight of keeping them (ξ).")]
+Findings = Annotated[int | None, typer.Option(metavar="N", help="Examples with pictures kept for each scenario and ε.")]
+Seed = Annotated[
+    int | None, typer.Option(metavar="N", help="Seed of the choice of pictures and targets, and of the attacks.")
 ]
-Threads = Annotated[int | None, typer.Option(help="Processor threads; all cores if not given.")]
 
 
 def audit(
-    data: Data = "digits",
-    model: Model = None,
-    data_root: DataRoot = None,
+    context: typer.Context,
+    data: flags.Data = "digits",
+    model: flags.Model = None,
+    data_root: flags.DataRoot = None,
     out: Out = None,
     config: Config = None,
     only: Only = None,
@@ -68,58 +66,49 @@ def audit(
     xi: Xi = None,
     findings: Findings = None,
     seed: Seed = None,
-    gate: Gates = None,
-    similarity: SimilarityName = None,
-    size: Size = None,
-    channels: Channels = None,
-    mean: Mean = None,
-    std: Std = None,
-    on_error: OnError = "raise",
-    threads: Threads = None,
+    gate: flags.Gates = None,
+    similarity: flags.SimilarityName = None,
+    size: flags.Size = None,
+    channels: flags.Channels = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    on_error: flags.OnError = "raise",
+    threads: flags.Threads = None,
 ) -> None:
-    """Measure how easily a search system can be manipulated; a killed run goes on with the same command."""
+    """Measure how easily a system can be manipulated.
+
+    A killed run goes on with the same command. Without --model a small network is trained to stand in for yours.
+    """
     given = {
         "scenarios": _split(only), "eps": _budgets(eps), "attack": attack, "steps": steps, "rule": rule,
         "attacked": attacked, "k": k, "own": own, "preserve": preserve, "xi": xi, "findings": findings, "seed": seed,
     }  # fmt: skip
-    preprocessing = {
-        "similarity": similarity, "size": size, "channels": channels, "mean": _numbers(mean, "--mean"),
-        "std": _numbers(std, "--std"),
-    }  # fmt: skip
-    gates = _gates(gate or [])
-    from embattle.cli.auditing import load_subject, run_audit
+    described = flags.preprocessing(similarity=similarity, size=size, channels=channels, mean=mean, std=std)
+    gates = flags.gates(gate)
+    from embattle.cli.auditing import check_names, load_subject, run_audit
 
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
-    gallery, embedder = load_subject(
-        data, model, settings, data_root=data_root, on_error=on_error, threads=threads,
-        preprocessing={name: value for name, value in preprocessing.items() if value is not None},
-    )  # fmt: skip
-    command = shlex.join(["embattle", *sys.argv[1:]])
-    if not run_audit(settings, gallery, embedder, gates, command=command, out=out):
-        raise GateFailed("a gate does not hold; see the table above")
+    check_names(gates, settings)
+    gallery, subject = load_subject(
+        data, model, settings, data_root=data_root, on_error=on_error, threads=threads, preprocessing=described
+    )
+    run_audit(settings, gallery, subject, gates, command=context.obj, out=out)
 
 
-def _settings(file: Path | None, flags: Mapping[str, Any]) -> AuditConfig:
+def _settings(file: Path | None, given: Mapping[str, Any]) -> AuditConfig:
     import tomllib
 
     from embattle.audit import AuditConfig
 
     if file is None:
-        return AuditConfig.parse(flags)
+        return AuditConfig.parse(given)
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"the configuration {file} cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration {file} is not TOML: {error}") from error
-    return AuditConfig.parse({**written, **flags})
-
-
-def _gates(texts: list[str]) -> list[Gate]:
-    """Gates are read before anything runs: a typing error must not cost an audit."""
-    from embattle.records import parse_gate
-
-    return [parse_gate(text) for text in texts]
+    return AuditConfig.parse({**written, **given})
 
 
 def _split(values: list[str] | None) -> tuple[str, ...] | None:
@@ -138,15 +127,4 @@ def _fraction(text: str) -> float:
     except (ValueError, ZeroDivisionError):
         raise ConfigError(
             f"--eps {text!r} is not a number; write a decimal such as 0.03 or a fraction such as 8/255"
-        ) from None
-
-
-def _numbers(text: str | None, flag: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"{flag} {text!r} is not understood; write numbers separated by commas, one per channel"
         ) from None

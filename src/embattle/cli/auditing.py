@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,11 +17,12 @@ from rich.progress import Progress as Bar
 from embattle import data as datasets
 from embattle import embedders, networks, rng
 from embattle.audit import AuditConfig, Trained, audit
+from embattle.cli.flags import WhenDamaged
+from embattle.cli.verdict import conclude
 from embattle.data import ImageSet
 from embattle.embedders import Embedder
 from embattle.errors import ConfigError, DataError
-from embattle.records import Gate, write_json_atomic
-from embattle.report import terminal_table, write_report
+from embattle.records import Gate
 from embattle.runs import Progress
 from embattle.training import TrainConfig
 
@@ -31,8 +33,27 @@ _MOST_TRAINING_PICTURES = 6000
 _TRAINING_PIXELS, _FEWEST_EPOCHS, _MOST_EPOCHS = 50e6, 3, 20
 
 
+def check_names(gates: Sequence[Gate], config: AuditConfig) -> None:
+    """Tells before an audit what can be told of its gates: whether they speak of something that it measures.
+
+    Raises:
+        ConfigError: a gate on a scenario or clean figure that this audit does not have.
+    """
+    clean = ("recall@1", f"recall@{config.k}", "map@r")
+    for gate in gates:
+        threat = any(gate.target == name or gate.target.startswith((f"{name}@", f"{name}.")) for name in config.scenarios)
+        if not threat and gate.target not in clean:
+            known = (*config.scenarios, *dict.fromkeys(clean))
+            near = difflib.get_close_matches(gate.target.partition("@")[0], known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise ConfigError(
+                f"gate {gate.expression!r}: this audit measures nothing called {gate.target!r}{hint} It measures "
+                f"{', '.join(known)}; add a scenario with --only."
+            )
+
+
 def load_subject(
-    data: str, model: str | None, config: AuditConfig, *, data_root: Path | None, on_error: Literal["raise", "skip"],
+    data: str, model: str | None, config: AuditConfig, *, data_root: Path | None, on_error: WhenDamaged,
     threads: int | None, preprocessing: Mapping[str, Any],
 ) -> tuple[ImageSet, Embedder | Trained]:  # fmt: skip
     """The gallery and the model, or the plan to train one.
@@ -41,26 +62,55 @@ def load_subject(
         ConfigError: preprocessing without a model that takes it, or an impossible number of threads.
         DataError: pictures without labels and no model.
     """
-    if threads is not None and threads < 1:
-        raise ConfigError(f"--threads must be at least 1, not {threads}")
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    use_threads(threads)
     if model is not None:
         embedder = embedders.load(model, **preprocessing)
-        size = embedder.size[0] if embedder.size is not None and data not in datasets.DATASETS else None
-        gallery = datasets.load(
-            data, split="test" if data in datasets.DATASETS else "all", root=data_root, channels=embedder.channels,
-            size=size, on_error=on_error,
-        )  # fmt: skip
-        return gallery, embedder
+        return load_gallery(data, embedder, data_root=data_root, on_error=on_error), embedder
     if preprocessing:
         raise ConfigError(f"{', '.join('--' + name for name in preprocessing)} describes a model; give one with --model")
     return _with_stand_in(data, config, data_root, on_error)
 
 
-def _with_stand_in(
-    data: str, config: AuditConfig, root: Path | None, on_error: Literal["raise", "skip"]
-) -> tuple[ImageSet, Trained]:
-    side = 32 if data in datasets.DATASETS else 64
+def use_threads(threads: int | None) -> None:
+    """Sets the number of processor threads; None: all cores.
+
+    Raises:
+        ConfigError: fewer than one.
+    """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"--threads must be at least 1, not {threads}")
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+
+
+def load_gallery(data: str, embedder: Embedder, *, data_root: Path | None, on_error: WhenDamaged) -> ImageSet:
+    """The pictures in the form the model takes them: a named set's test split, or the whole of a folder.
+
+    Raises:
+        DataError: no such data, or fewer than two pictures.
+        ImageFileError: a damaged picture.
+    """
+    if data in datasets.DATASETS:
+        return datasets.load(data, split="test", root=data_root, channels=embedder.channels, on_error=on_error)
+    side = embedder.size[0] if embedder.size is not None else None
+    return datasets.load(data, split="all", root=data_root, channels=embedder.channels, size=side, on_error=on_error)
+
+
+def untrained_stand_in(data: str, *, data_root: Path | None, on_error: WhenDamaged) -> tuple[Embedder, ImageSet]:
+    """The network that stands in for a missing model, before training, and the pictures it would be audited on."""
+    pictures = datasets.load(data, split="test", root=data_root, size=_stand_in_side(data), on_error=on_error)
+    fitting = networks.arguments_for("small", pictures.channels, pictures.images.shape[2])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = networks.build("small", **fitting)
+    return Embedder(module, channels=pictures.channels, name="small, untrained"), pictures
+
+
+def _stand_in_side(data: str) -> int:
+    return 32 if data in datasets.DATASETS else 64
+
+
+def _with_stand_in(data: str, config: AuditConfig, root: Path | None, on_error: WhenDamaged) -> tuple[ImageSet, Trained]:
+    side = _stand_in_side(data)
     train = datasets.load(data, split="train", root=root, size=side, on_error=on_error)
     test = datasets.load(data, split="test", root=root, size=side, on_error=on_error)
     if not train.labelled:
@@ -84,21 +134,16 @@ def _with_stand_in(
 def run_audit(
     config: AuditConfig, gallery: ImageSet, model: Embedder | Trained, gates: Sequence[Gate], *, command: str,
     out: Path | None,
-) -> bool:  # fmt: skip
-    """Runs, writes summary.json and report.html, prints the table; False when a gate does not hold."""
-    console = Console(stderr=True)
-    with _bar(console) as progress:
+) -> None:  # fmt: skip
+    """Runs with a progress bar, writes summary.json and report.html, prints the table.
+
+    Raises:
+        GateFailed: a gate does not hold.
+        ConfigError: a gate on a figure that the run does not have.
+    """
+    with _bar(Console(stderr=True)) as progress:
         run, summary = audit(config, gallery, model, command=command, out=out, progress=progress)
-    results = [gate.check(summary) for gate in gates]
-    summary["gates"] = [result.to_json() for result in results]
-    write_json_atomic(run.path / "summary.json", summary)
-    report = write_report(run.path)
-    printer = Console()
-    printer.print(terminal_table(summary))
-    for result in results:
-        printer.print(f"{'pass' if result.passed else 'FAIL'}  {result.expression}  {result.why}", markup=False)
-    printer.print(f"report  {report}", markup=False, soft_wrap=True)
-    return all(result.passed for result in results)
+    conclude(run.path, summary, gates)
 
 
 @contextmanager

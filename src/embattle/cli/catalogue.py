@@ -14,11 +14,11 @@ from embattle.registry import Entry, Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of parts: where its registry is, and how a part of it is used."""
+    """A kind of parts: where its registry is, and how a part is used, under the name that was asked for."""
 
     home: str
     registry: str
-    example: Callable[[Entry], str]
+    example: Callable[[Entry, str], str]
 
     def entries(self) -> Registry:
         """Its parts."""
@@ -26,34 +26,35 @@ class Kind:
         return registry
 
 
-def _attack(entry: Entry) -> str:
+def _attack(entry: Entry, asked: str) -> str:
     return f"embattle audit --attack {entry.name}"
 
 
-def _call(entry: Entry) -> str:
-    """The part built in Python, its required arguments as names."""
+def _call(entry: Entry, asked: str) -> str:
+    """The part built in Python, with the arguments it must be given."""
     parameters = inspect.signature(entry.build).parameters.values()
     wanted = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    return f"{entry.build.__module__}.{entry.build.__qualname__}({', '.join(f'{name}=...' for name in wanted)})"
+    call = f"{entry.build.__qualname__}({', '.join(f'{name}=...' for name in wanted)})"
+    return f"from {entry.build.__module__} import {entry.build.__qualname__}; {call}"
 
 
-def _scenario(entry: Entry) -> str:
-    return f"embattle audit --only {entry.build().name}"
+def _scenario(entry: Entry, asked: str) -> str:
+    return f"embattle audit --only {asked if '.' in asked else entry.build().name}"
 
 
-def _network(entry: Entry) -> str:
+def _network(entry: Entry, asked: str) -> str:
     return f"embattle train --network {entry.name} --out {entry.name}.safetensors"
 
 
-def _loss(entry: Entry) -> str:
+def _loss(entry: Entry, asked: str) -> str:
     return f"embattle train --loss {entry.name} --out {entry.name}.safetensors"
 
 
-def _data(entry: Entry) -> str:
+def _data(entry: Entry, asked: str) -> str:
     return f"embattle audit --data {entry.name}"
 
 
-def _model(entry: Entry) -> str:
+def _model(entry: Entry, asked: str) -> str:
     rest = {"checkpoint": "model.safetensors", "module": "package.module:factory"}.get(entry.name, "PATH")
     return f"embattle audit --data FOLDER --model {entry.name}:{rest}"
 

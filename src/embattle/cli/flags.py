@@ -39,8 +39,9 @@ Mean = Annotated[
 Std = Annotated[
     str | None, typer.Option(metavar="NUMBERS", help="Normalisation standard deviation per channel (module: models).")
 ]
+WhenDamaged = Literal["raise", "skip"]
 OnError = Annotated[
-    Literal["raise", "skip"],
+    WhenDamaged,
     typer.Option(metavar="raise|skip", help="At a damaged picture in a folder: stop, or leave it out with a note."),
 ]
 Threads = Annotated[int | None, typer.Option(metavar="N", help="Processor threads; all cores if not given.")]

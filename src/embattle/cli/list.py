@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 KindName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[KIND]",
+        metavar="KIND",
         help="attacks, objectives, updates, scenarios, networks, losses, datasets or models; all kinds if not given.",
     ),
 ]
 
 
 def list_parts(kind: KindName = None) -> None:
-    """List attacks, scenarios, networks and other parts by name."""
+    """List attacks, scenarios, networks and other parts."""
     from rich.console import Console
 
     console = Console()
-    if kind is None:
-        _overview(console)
-    else:
-        _table(console, kind)
+    console.print(_overview() if kind is None else _parts(kind))
+    more = "embattle list KIND, embattle show NAME" if kind is None else "embattle show NAME"
+    console.print(f"More: {more}", highlight=False)
 
 
-def _overview(console: object) -> None:
-    from rich.console import Console
+def _overview() -> Table:
     from rich.table import Table
     from rich.text import Text
 
     from embattle.cli.catalogue import KINDS
 
-    assert isinstance(console, Console)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for label, group in KINDS.items():
         names = [entry.name for entry in group.entries()]
-        table.add_row(Text(label, "bold"), Text(str(len(names)), justify="right"), Text(", ".join(names)))
-    console.print(table)
-    console.print("More: embattle list KIND, embattle show NAME", highlight=False)
+        table.add_row(Text(label, "bold"), str(len(names)), Text(", ".join(names)))
+    return table
+
+
+def _parts(name: str) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from embattle.cli.catalogue import kind
+
+    entries = list(kind(name).entries())
+    columns = {
+        "name": [entry.name for entry in entries], "summary": [entry.summary for entry in entries],
+        "paper": [entry.paper for entry in entries], "access": [entry.access for entry in entries],
+        "differs": [entry.differs for entry in entries],
+    }  # fmt: skip
+    # A column in which nothing stands would take its width from those that say something.
+    told = {title: cells for title, cells in columns.items() if any(cells)}
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in told:
+        table.add_column(title, no_wrap=title in ("name", "access"))
+    for cells in zip(*told.values(), strict=True):
+        table.add_row(*(Text(cell) for cell in cells))
+    return table

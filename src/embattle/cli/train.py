@@ -58,7 +58,10 @@ def train(
     channels: Channels = None,
     size: Size = None,
 ) -> None:
-    """Train an embedding network; a killed run goes on with the same command."""
+    """Train an embedding network.
+
+    A killed run goes on with the same command.
+    """
     given = _network_arguments(network_arg or [])
     from embattle import data as datasets
     from embattle import networks, training

@@ -44,7 +44,7 @@ def conclude(run: Path, summary: dict[str, Any], gates: Sequence[Gate], *, markd
         raise unknown
     missed = [result.expression for result in results if not result.passed]
     if missed:
-        raise GateFailed(f"{len(missed)} of {len(results)} gates does not hold: {'; '.join(missed)}")
+        raise GateFailed(f"{len(missed)} of {len(results)} gates failed: {'; '.join(missed)}")
 
 
 def _print(summary: dict[str, Any], results: Sequence[GateResult], page: Path) -> None:

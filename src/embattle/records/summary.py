@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from embattle.records.store import LocalStore
 
 SCHEMA = "embattle.summary/1"
 Row = Mapping[str, Any]
+_CHOICES = ("--only", "--gate", "--out")
 # What the summary and the report read of each kind of row.
 _FIELDS = {
     "sample": ("threat", "eps", "status", "success", "metrics", "cost"),
@@ -144,8 +146,24 @@ def _threat(rows: _Rows, name: str, command: str) -> dict[str, Any]:
     curve = [_point(described, eps, samples[eps], seconds.get(eps, [])) for eps in sorted(samples)]
     eps = half_eps(curve)
     # Rows hold only what narrows the command down: paths in it may differ between two starts of the same run.
-    described = {**described, "reproduce": f"{command} {described['reproduce']}"} if "reproduce" in described else described
+    if "reproduce" in described:
+        described = {**described, "reproduce": f"{_without_choices(command)} {described['reproduce']}"}
     return {**described, "grade": grade(eps) if tested(curve) else None, "half_eps": eps, "curve": curve}
+
+
+def _without_choices(command: str) -> str:
+    """The command line without what a part of the run cannot share with it: other threats, their gates, the run folder."""
+    try:
+        words = iter(shlex.split(command))
+    except ValueError:
+        return command
+    kept = []
+    for word in words:
+        if word in _CHOICES:
+            next(words, None)
+        elif word.partition("=")[0] not in _CHOICES:
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def _point(threat: Row, eps: float, samples: Sequence[Row], seconds: Sequence[float]) -> dict[str, Any]:

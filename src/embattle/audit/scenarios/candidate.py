@@ -45,6 +45,10 @@ class _Candidate:
             "advice": list(self.advice),
         }  # fmt: skip
 
+    def targets(self, gallery: int, page: int) -> tuple[int, int]:
+        """See `Scenario.targets`."""
+        return self.width, gallery - 1 if self.direction == "raise" else page
+
     def objective(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor]) -> CandidateRank:
         """The rank objective over the whole gallery."""
         return CandidateRank(

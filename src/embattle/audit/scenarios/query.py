@@ -59,6 +59,10 @@ class _Query:
             "advice": list(_RAISE_ADVICE if raising else _LOWER_ADVICE),
         }  # fmt: skip
 
+    def targets(self, gallery: int, page: int) -> tuple[int, int]:
+        """See `Scenario.targets`."""
+        return self.width, gallery - 1 if self.direction == "raise" else page
+
     def aims(self, subject: Subject, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         """Candidates uniform over the gallery (raise) or among the nearest (lower), and the neighbours to keep."""
         draw = subject.random_others if self.direction == "raise" else subject.random_neighbours

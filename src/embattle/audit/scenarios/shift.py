@@ -25,6 +25,10 @@ class _Shifted:
 
     needs_labels: ClassVar[bool] = False
 
+    def targets(self, gallery: int, page: int) -> tuple[int, int]:
+        """None; see `Scenario.targets`."""
+        return 0, gallery
+
     def aims(self, subject: Subject, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         """No targets: away from the clean embedding in any direction."""
         return {}
