@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from embattle.attacks import pgd
 from embattle.attacks.objectives import Match
 from embattle.budget import Linf
-from embattle.embedders import IMAGENET_MEAN, IMAGENET_STD, Embedder, check_embeddings
+from embattle.embedders import IMAGENET_MEAN, IMAGENET_STD, Embedder
 from embattle.errors import ConfigError, ModelError, PixelError
 from embattle.similarity import Cosine, Euclidean
+from embattle.vectors import check_embeddings
 
 
 def pictures(n=4, channels=1, side=8):
@@ -226,15 +227,13 @@ def test_an_embedding_of_varying_length_is_named():
 def test_embeddings_that_are_not_finite_are_counted(value):
     z = torch.rand(5, 3)
     z[2, 1] = z[4, 0] = value
-    with pytest.raises(
-        ModelError, match=r"my model returned NaN or infinite embeddings for 2 of 5 pictures \(first: number 2\)"
-    ):
-        check_embeddings(z, Cosine(), what="my model")
+    with pytest.raises(ModelError, match=r"2 of 5 embeddings of my model are NaN or infinite \(the first is number 2\)"):
+        check_embeddings(z, Cosine(), "embeddings of my model")
 
 
 @pytest.mark.parametrize("similarity", [Cosine(), Euclidean()], ids=lambda s: s.name)
 def test_a_collapsed_model_is_recognised(similarity):
-    with pytest.raises(ModelError, match=r"has collapsed: all 5 embeddings are equal"):
+    with pytest.raises(ModelError, match=r"all 5 embeddings are equal: the model has collapsed"):
         check_embeddings(torch.ones(5, 3) * 100, similarity)
     scaled = torch.arange(1.0, 6).view(5, 1) * torch.ones(5, 3)
     if similarity.name == "cosine":
@@ -253,7 +252,7 @@ def test_small_but_real_differences_are_no_collapse():
 def test_an_embedding_without_direction_is_recognised():
     z = torch.rand(5, 3)
     z[3] = 0
-    with pytest.raises(ModelError, match=r"all-zero embedding for 1 of 5 pictures \(first: number 3\)"):
+    with pytest.raises(ModelError, match=r"1 of 5 embeddings are all zeros \(the first is number 3\)"):
         check_embeddings(z, Cosine())
     assert check_embeddings(z, Euclidean()) is z
 

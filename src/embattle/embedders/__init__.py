@@ -7,7 +7,6 @@ from typing import Any
 from embattle.embedders.adapters import ADAPTERS
 from embattle.embedders.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from embattle.embedders.embedder import EMBEDDING, IMAGENET_MEAN, IMAGENET_STD, Embedder, check_pixels
-from embattle.embedders.quality import check_embeddings
 from embattle.errors import ConfigError
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "Embedder",
-    "check_embeddings",
     "check_pixels",
     "load",
     "load_checkpoint",

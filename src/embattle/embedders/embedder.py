@@ -7,6 +7,7 @@ every use the module is put into eval mode with frozen parameters and put back e
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -99,9 +100,10 @@ class Embedder:
     @property
     def fingerprint(self) -> str:
         """sha256 over weights, preprocessing and similarity: equal fingerprints agree on every picture."""
-        state = [(key, t) for key, t in sorted(self.module.state_dict().items()) if isinstance(t, Tensor)]
+        # Buffers that are not saved with the model belong to it all the same.
+        state = sorted([*self.module.named_parameters(), *self.module.named_buffers()], key=lambda pair: pair[0])
         # Hashing a large model takes longer than an attack step: done again only when a weight was exchanged or written to.
-        version = (repr(self.module), *((key, t.data_ptr(), t._version) for key, t in state))
+        version = (_structure(self.module), *((key, t.data_ptr(), t._version) for key, t in state))
         if self._hashed is None or self._hashed[0] != version:
             # The tensors are kept, so that no new weight can be given the address of an old one.
             self._hashed = (version, self._hash(state), state)
@@ -110,7 +112,7 @@ class Embedder:
     def _hash(self, state: Sequence[tuple[str, Tensor]]) -> str:
         digest = hashlib.sha256()
         # The printed structure tells activations and other parts without weights apart.
-        settings = (repr(self.module), self.similarity.name, self.channels, self.size, self.mean, self.std)
+        settings = (_structure(self.module), self.similarity.name, self.channels, self.size, self.mean, self.std)
         digest.update(repr(settings).encode())
         for key, tensor in state:
             digest.update(f"{key}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
@@ -226,6 +228,11 @@ class Embedder:
                 f"must get an embedding of the same size — set size= so that all pictures enter with one shape"
             )
         return z
+
+
+def _structure(module: nn.Module) -> str:
+    """The printed structure, without memory addresses, which differ from process to process."""
+    return re.sub(r"0x[0-9a-f]+", "0x", repr(module))
 
 
 def check_pixels(x: Tensor, channels: int | None = None) -> Tensor:

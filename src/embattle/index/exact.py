@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from embattle.errors import InputError, ModelError
+from embattle.errors import InputError
 from embattle.ranking import RankedList
 from embattle.similarity import COLUMN_TILE, Similarity
+from embattle.vectors import finite
 
 # Queries answered at a time, so that memory does not grow with their number.
 _ROWS = 256
@@ -39,7 +40,7 @@ class ExactIndex:
     def __init__(
         self, embeddings: Tensor, ids: Sequence[str], similarity: Similarity, column_tile: int = COLUMN_TILE
     ) -> None:
-        _check_embeddings(embeddings, "gallery embeddings")
+        _check_rows(embeddings, "gallery embeddings")
         if len(ids) != len(embeddings):
             raise InputError(f"{len(embeddings)} gallery embeddings and {len(ids)} ids: one id for each is needed")
         if len(set(ids)) != len(ids):
@@ -82,7 +83,7 @@ class ExactIndex:
             InputError: k larger than the gallery, or shapes that do not fit.
             ModelError: NaN or infinity among the queries.
         """
-        _check_embeddings(queries, "queries")
+        _check_rows(queries, "queries")
         if queries.shape[1] != self.embeddings.shape[1]:
             raise InputError(
                 f"queries of dimension {queries.shape[1]} in a gallery of dimension {self.embeddings.shape[1]}: both "
@@ -106,15 +107,7 @@ class ExactIndex:
         return best, places
 
 
-def _check_embeddings(embeddings: Tensor, what: str) -> None:
-    if embeddings.ndim != 2 or not embeddings.is_floating_point() or 0 in embeddings.shape:
-        raise InputError(
-            f"{what} of type {embeddings.dtype} and shape {tuple(embeddings.shape)}: allowed are floats (N, D), "
-            "N and D >= 1"
-        )
-    bad = ~torch.isfinite(embeddings).all(1)
-    if bool(bad.any()):
-        raise ModelError(
-            f"{int(bad.sum())} of {len(bad)} {what} are NaN or infinite (the first is number {int(bad.nonzero()[0])}); "
-            "check the model's weights and its mean and std"
-        )
+def _check_rows(embeddings: Tensor, what: str) -> None:
+    finite(embeddings, what)
+    if embeddings.ndim != 2:
+        raise InputError(f"{what} of shape {tuple(embeddings.shape)}: allowed are floats (N, D)")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from embattle.errors import InputError
-from embattle.metrics.checks import finite, usable
 from embattle.metrics.scores import Scores
 from embattle.records.intervals import rate_figure
 from embattle.similarity import Similarity
+from embattle.vectors import check_embeddings, finite
 
 # Queries and gallery items compared at a time: 256 x 16,384 float32 similarities are 16 MB.
 _ROWS, _COLUMNS = 256, 16_384
@@ -120,7 +120,7 @@ def success_at_rank(ranks: Tensor, k: int, *, gallery_size: int, already: Tensor
 def _check(query: Tensor, items: Tensor, gallery: Tensor, similarity: Similarity) -> None:
     finite(query, "query embeddings")
     finite(items, "item embeddings")
-    usable(gallery, similarity, "gallery embeddings")
+    check_embeddings(gallery, similarity, "gallery embeddings")
     fits = (query.ndim, items.ndim) in {(2, 2), (2, 3), (3, 2)} and len(query) == len(items)
     if not fits or not query.shape[-1] == items.shape[-1] == gallery.shape[-1]:
         raise InputError(

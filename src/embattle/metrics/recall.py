@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from embattle.errors import InputError
-from embattle.metrics.checks import usable
 from embattle.metrics.scores import Scores
 from embattle.records.intervals import mean_figure, rate_figure
 from embattle.similarity import Similarity
+from embattle.vectors import check_embeddings
 
 # Rows of the similarity matrix held at a time: 512 x 100,000 float32 numbers are 200 MB.
 _ROWS = 512
@@ -105,7 +105,7 @@ def map_at_r(embeddings: Tensor, labels: Tensor, similarity: Similarity, *, seed
 
 
 def _check(embeddings: Tensor, labels: Tensor, similarity: Similarity) -> None:
-    usable(embeddings, similarity)
+    check_embeddings(embeddings, similarity)
     if labels.shape != embeddings.shape[:1] or labels.is_floating_point():
         raise InputError(
             f"labels of type {labels.dtype} and shape {tuple(labels.shape)} for {len(embeddings)} embeddings: allowed "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from embattle.errors import InputError
-from embattle.metrics.checks import finite
 from embattle.similarity import Similarity
+from embattle.vectors import finite
 
 
 def max_shift(clean: Tensor, adversarial: Tensor, similarity: Similarity) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embattle import networks
 from embattle.data import ImageSet
-from embattle.embedders import Embedder, check_embeddings, load_checkpoint, read_meta, save_checkpoint
+from embattle.embedders import Embedder, load_checkpoint, read_meta, save_checkpoint
 from embattle.errors import ConfigError, DataError, ModelError, RunIncomplete, RunMismatch
 from embattle.metrics.recall import recall_at_k
 from embattle.records.figure import Figure
@@ -25,6 +25,7 @@ from embattle.training.config import TrainConfig
 from embattle.training.losses import LOSSES, Loss
 from embattle.training.scalars import Scalars, write_history
 from embattle.training.state import State, load_state, save_state, state_digest, state_path
+from embattle.vectors import check_embeddings
 
 # ImageSet looked at after every epoch to notice a model that embeds all of them alike.
 _PROBES = 256

@@ -1,4 +1,4 @@
-"""What embeddings must be before anything can be measured on them."""
+"""What embeddings must be before anything can be ranked by them or measured on them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from embattle.similarity import Similarity
 
 # Embeddings closer than this, relative to their size, are equal up to float32 rounding.
 _EQUAL = 1e-6
+# A vector shorter than this has no direction.
+_ZERO = 1e-12
 
 
 def finite(embeddings: Tensor, what: str) -> None:
@@ -32,8 +34,13 @@ def finite(embeddings: Tensor, what: str) -> None:
         )
 
 
-def usable(embeddings: Tensor, similarity: Similarity, what: str = "embeddings") -> None:
-    """Checks (N, D) embeddings that are to be ranked among each other.
+def check_embeddings(embeddings: Tensor, similarity: Similarity, what: str = "embeddings") -> Tensor:
+    """Returns (N, D) embeddings unchanged if they can be ranked among each other.
+
+    Args:
+        embeddings: (N, D) floats.
+        similarity: what will rank them.
+        what: what to call them in a message.
 
     Raises:
         InputError: not (N, D).
@@ -45,11 +52,11 @@ def usable(embeddings: Tensor, similarity: Similarity, what: str = "embeddings")
     compared = embeddings
     if similarity.name == "cosine":
         length = embeddings.norm(dim=1, keepdim=True)
-        zero = int((length == 0).sum())
-        if zero:
+        zero = (length < _ZERO).flatten().nonzero()
+        if len(zero):
             raise ModelError(
-                f"{zero} of {len(embeddings)} {what} are all zeros, and the cosine of a zero vector is undefined; use "
-                "similarity='euclidean', or take the embedding from another layer"
+                f"{len(zero)} of {len(embeddings)} {what} are all zeros (the first is number {int(zero[0])}), and the "
+                "cosine of a zero vector is undefined; use similarity='euclidean', or take the embedding from another layer"
             )
         compared = embeddings / length
     spread = float((compared - compared[:1]).abs().max())
@@ -58,3 +65,4 @@ def usable(embeddings: Tensor, similarity: Similarity, what: str = "embeddings")
             f"all {len(embeddings)} {what} are equal: the model has collapsed and every ranking would be arbitrary; "
             "check that its weights were loaded and that the pictures differ"
         )
+    return embeddings
