@@ -30,7 +30,6 @@ class Similarity(Protocol):
         """What reports and configurations call it."""
         ...
 
-
     def pair(self, a: Tensor, b: Tensor) -> Tensor:
         """Similarity of (..., D) with (..., D) -> (...), broadcasting."""
         ...

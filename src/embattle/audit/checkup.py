@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from embattle.audit.config import DEFAULT_EPS, DEFAULT_SCENARIOS
 from embattle.audit.first_layer import Sight, first_sight
 from embattle.embedders import EMBEDDING, Embedder
-from embattle.vectors import check_embeddings
 from embattle.errors import DataError, EmbattleError, ModelError
 from embattle.rng import generator
+from embattle.vectors import check_embeddings
 
 Status = Literal["ok", "warn", "FAIL"]
 

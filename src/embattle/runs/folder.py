@@ -59,15 +59,16 @@ def open_run(
     """
     digest = configuration_hash(config)
     path = Path(out) if out is not None else _find(parent, name, digest)
-    resumed = (path / "config.json").is_file()
-    if resumed:
-        _check_same(path, digest)
-    elif path.exists():
-        _check_adoptable(path)
     try:
+        # Every look at a folder below one that may not be entered fails, not only making it.
+        resumed = (path / "config.json").is_file()
+        if resumed:
+            _check_same(path, digest)
+        elif path.exists():
+            _check_adoptable(path)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"the run folder {path} cannot be made ({error.strerror}); choose another with --out") from error
+        raise InputError(f"the run folder {path} cannot be used ({error.strerror}); choose another with --out") from error
     _check_writable(path)
     if not resumed:
         write_json_atomic(path / "env.json", describe_environment(command))

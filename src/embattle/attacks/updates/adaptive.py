@@ -31,8 +31,7 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     "adaptive",
     example=lambda: Adaptive(),
     paper="Croce and Hein 2020, Reliable Evaluation of Adversarial Robustness, Algorithm 1",
-    differs="per perturbation throughout; any objective; progress is looked at before a step rather than after it, which saves "
-    "the paper's extra evaluation",
+    differs="per perturbation throughout; any objective; progress is looked at before a step instead of after it",
 )
 @dataclass(frozen=True, kw_only=True)
 class Adaptive:

@@ -11,7 +11,7 @@ from torch import nn
 
 from embattle.embedders.adapters import ADAPTERS
 from embattle.embedders.embedder import Embedder
-from embattle.errors import ConfigError, ModelError
+from embattle.errors import ConfigError, EmbattleError, ModelError
 
 
 @ADAPTERS.register("module", access="gradient")
@@ -28,13 +28,7 @@ def module(path: str, **preprocessing: Any) -> Embedder:
         raise ModelError(f"module:{path} names no factory; write module:package.module:factory")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    try:
-        build = getattr(importlib.import_module(package), factory)
-    except ModuleNotFoundError as error:
-        raise ModelError(f"module:{path}: Python cannot import {error.name!r} from here ({os.getcwd()})") from error
-    except AttributeError as error:
-        raise ModelError(f"module:{path}: {package} has no {factory!r}") from error
-    model = build()
+    model = _built(package, factory)
     if isinstance(model, Embedder):
         if preprocessing:
             given = ", ".join(sorted(preprocessing))
@@ -43,3 +37,22 @@ def module(path: str, **preprocessing: Any) -> Embedder:
     if not isinstance(model, nn.Module):
         raise ModelError(f"module:{path} returned a {type(model).__name__}; return a torch.nn.Module or an Embedder")
     return Embedder(model, **{"name": factory, **preprocessing})
+
+
+def _built(package: str, factory: str) -> object:
+    what = f"module:{package}:{factory}"
+    try:
+        home = importlib.import_module(package)
+        if not hasattr(home, factory):
+            raise ModelError(f"{what}: {package} has no {factory!r}")
+        return getattr(home, factory)()
+    except EmbattleError:
+        raise
+    except ModuleNotFoundError as error:
+        raise ModelError(f"{what}: Python cannot import {error.name!r} from here ({os.getcwd()})") from error
+    except Exception as error:  # the file is the user's, and so is whatever it raises
+        reason = str(error).strip().split("\n", 1)[0]
+        raise ModelError(
+            f"{what} failed ({type(error).__name__}: {reason}); try it alone: "
+            f"python -c 'import {package}; {package}.{factory}()'"
+        ) from error
