@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from embattle.audit.findings import Finding, exhibits
 from embattle.audit.scenario import Measured, Scenario
 from embattle.audit.subject import Subject
 from embattle.budget import Linf
+from embattle.errors import ConfigError
 from embattle.runs import Output
 
 
@@ -33,14 +35,23 @@ def build_attack(config: AuditConfig, eps: float) -> Attack:
     """The configured attack within Linf ε.
 
     Raises:
-        ConfigError: a step rule the attack does not have.
+        ConfigError: steps or a step rule for an attack that has none.
+        BudgetError: an unknown step rule, or one together with steps.
     """
+    build = ATTACKS[config.attack].build
     parts: dict[str, Any] = {}
     if config.steps is not None:
         parts["steps"] = config.steps
     if config.rule:
         parts["rule"] = config.rule
-    attack: Attack = ATTACKS[config.attack].build(budget=Linf(eps), **parts)
+    taken = inspect.signature(build).parameters
+    for name in parts:
+        if name not in taken:
+            able = [entry.name for entry in ATTACKS if name in inspect.signature(entry.build).parameters]
+            raise ConfigError(
+                f"attack {config.attack!r} has no setting {name!r}; leave it out, or choose another attack: {', '.join(able)}"
+            )
+    attack: Attack = build(budget=Linf(eps), **parts)
     return attack
 
 
