@@ -49,7 +49,8 @@ def build_attack(config: AuditConfig, eps: float) -> Attack:
         if name not in taken:
             able = [entry.name for entry in ATTACKS if name in inspect.signature(entry.build).parameters]
             raise ConfigError(
-                f"attack {config.attack!r} has no setting {name!r}; leave it out, or choose another attack: {', '.join(able)}"
+                f"attack {config.attack!r} has no setting {name!r}; leave it out, or choose another attack: "
+                f"{', '.join(able)}"
             )
     attack: Attack = build(budget=Linf(eps), **parts)
     return attack

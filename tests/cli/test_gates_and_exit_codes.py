@@ -1,0 +1,143 @@
+"""What a command's exit code says: 0 fine, 1 a gate, 2 bad input, 3 incomplete, 70 a bug of ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+import embattle as eb
+from embattle.audit import attack_unit, run
+from embattle.records import LocalStore
+
+
+def units(folder: str = "run") -> dict[str, bytes]:
+    """The files of finished units, without their costs."""
+    files = Path(folder, "units").rglob("*")
+    return {path.name: path.read_bytes() for path in files if path.suffix in (".jsonl", ".png")}
+
+
+def test_gates_that_hold_and_gates_that_do_not(audit) -> None:
+    passed = audit("--gate", "ca+.w1@0.1 >= 0", "--gate", "recall@1 > 0.5", "--out", "run")
+    assert passed.code == 0, passed.words
+    assert "pass ca+.w1@0.1 >= 0" in passed.words
+    failed = audit("--gate", "ca+.w1@0.1 >= 0", "--gate", "shift.distance > 100", "--out", "run")
+    assert failed.code == 1
+    assert "FAIL shift.distance > 100" in failed.words
+    assert failed.err.strip().endswith("embattle: 1 of 2 gates failed: shift.distance > 100")
+    gates = eb.records.load_summary(Path("run"))["gates"]
+    assert [(gate["expression"], gate["passed"]) for gate in gates] == [
+        ("ca+.w1@0.1 >= 0", True),
+        ("shift.distance > 100", False),
+    ]
+    assert "shift.distance" in Path("run/report.html").read_text()
+
+
+def test_a_gate_on_a_figure_that_is_not_there_costs_no_results(audit) -> None:
+    said = audit("--gate", "ca+.w1.height > 3", "--gate", "shift >= 0", "--out", "run")
+    assert said.code == 2
+    assert "'ca+.w1.height'" in said.words
+    assert "ca+.w1.rank" in said.words
+    assert "pass shift >= 0" in said.words
+    assert Path("run/report.html").is_file()
+    untested = audit("--gate", "ca+.w1@0.2 > 3", "--out", "run")
+    assert untested.code == 2
+    assert "tested: 0, 0.1" in untested.words
+
+
+def test_the_same_command_goes_on_and_its_command_is_kept(audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = audit("--out", "run")
+    summary = eb.records.load_summary(Path("run"))
+    assert summary["command"].startswith("embattle audit --data ")
+    assert summary["command"].endswith("--out run")
+    reproduce = {threat["threat"]: threat["reproduce"] for threat in summary["threats"]}
+    assert reproduce["shift"].endswith("--only shift")
+    assert reproduce["shift"].count("--only") == 1
+    assert "--out" not in reproduce["shift"]
+    monkeypatch.setattr(run, "attack_cell", None)  # nothing is left to compute
+    again = audit("--out", "run")
+    assert (again.code, again.out) == (first.code, first.out)
+
+
+def test_a_scenario_under_two_names_is_one(audit) -> None:
+    assert audit("--out", "run", only="ca+,ca+.w1").code == 0
+    assert audit("--out", "run", only="ca+.w1").code == 0
+    (threat,) = eb.records.load_summary(Path("run"))["threats"]
+    assert threat["curve"][1]["figures"]["rank"]["n"] == 4
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException) -> None:
+    """The cell after the first `after` ones raises."""
+    calls = []
+
+    def cell(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) > after:
+            raise error
+        return attack_unit.attack_cell(*arguments)
+
+    monkeypatch.setattr(run, "attack_cell", cell)
+
+
+def test_an_interrupt_is_incomplete(audit) -> None:
+    assert audit("--out", "whole").code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        spoil(patch, 2, KeyboardInterrupt())
+        said = audit("--out", "run")
+    assert said.code == 3
+    assert "interrupted during" in said.words
+    assert "the same command goes on" in said.words
+    assert "Traceback" not in said.err
+    assert not Path("run/summary.json").exists()
+    assert not Path("run/report.html").exists()
+    assert len(LocalStore(Path("run")).done()) == 3
+    assert audit("--out", "run").code == 0
+    assert units("run") == units("whole")
+
+
+def test_a_bug_is_told_and_noted(audit) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        spoil(patch, 1, RuntimeError("two and two is five"))
+        said = audit("--out", "run")
+    assert said.code == 70
+    assert "Traceback" in said.err
+    assert "two and two is five" in said.err
+    assert "bug in Embattle" in said.words
+    assert list(LocalStore(Path("run")).quarantined().values()) == ["RuntimeError: two and two is five"]
+    assert audit("--out", "run").code == 0
+    assert LocalStore(Path("run")).quarantined() == {}
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_is_incomplete(audit, code: int) -> None:
+    assert audit("--out", "whole").code == 0
+    replace = os.replace
+
+    def full(source: os.PathLike[str], target: os.PathLike[str]) -> None:
+        if len(list(Path("run/units").glob("*.jsonl"))) == 2:
+            raise OSError(code, os.strerror(code))
+        replace(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("embattle.records.atomic.os.replace", full)
+        said = audit("--out", "run")
+    assert said.code == 3
+    assert os.strerror(code) in said.words
+    assert "same command again" in said.words
+    assert not Path("run/summary.json").exists()
+    assert not [path for path in Path("run").rglob(".*.tmp")]
+    assert audit("--out", "run").code == 0
+    assert units("run") == units("whole")
+
+
+def test_a_full_disk_before_anything_is_kept(audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("embattle.records.atomic.os.fsync", full)
+    said = audit("--out", "run")
+    assert said.code == 3
+    assert "free some space" in said.words
+    assert [path.name for path in Path("run").rglob("*") if path.is_file()] == []

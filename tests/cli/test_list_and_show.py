@@ -1,0 +1,102 @@
+"""Lists and descriptions come from the registries: every part is in them, with a line that works."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from pathlib import Path
+
+import pytest
+
+from embattle.cli.catalogue import KINDS, find
+
+PARTS = [(label, entry.name) for label, kind in KINDS.items() for entry in kind.entries()]
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def test_every_registry_of_the_package_has_a_kind() -> None:
+    import embattle
+
+    source = Path(embattle.__file__).parent
+    written = [path for path in source.rglob("*.py") if ": Registry = Registry(" in path.read_text(encoding="utf-8")]
+    assert len(written) == len(KINDS)
+
+
+def test_the_overview_has_every_name(call) -> None:
+    said = call("list")
+    assert said.code == 0
+    for label, kind in KINDS.items():
+        line = next(line for line in said.out.splitlines() if line.startswith(label))
+        assert line.split()[1] == str(len(kind.entries()))
+    for _, name in PARTS:
+        assert name in said.out
+
+
+@pytest.mark.parametrize("label", list(KINDS))
+def test_a_kind_has_a_table(call, monkeypatch: pytest.MonkeyPatch, label: str) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    said = call("list", label)
+    assert said.code == 0
+    for entry in KINDS[label].entries():
+        line = next(line for line in said.out.splitlines() if line.split()[:1] == [entry.name])
+        for told in (entry.summary, entry.paper, entry.access, entry.differs):
+            assert squeezed(told) in squeezed(line)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, call("list", label).out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("label", "name"), PARTS)
+def test_a_part_is_shown(call, label: str, name: str) -> None:
+    said = call("show", name)
+    assert said.code == 0
+    entry = KINDS[label].entries()[name]
+    for told in (entry.paper, entry.differs, entry.summary):
+        assert told in said.out
+    for parameter in inspect.signature(entry.build).parameters:
+        assert parameter in said.out
+    assert ">>>" not in said.out
+    assert f"    {KINDS[label].example(entry, name)}" in said.out
+
+
+@pytest.mark.parametrize(("label", "name"), PARTS)
+def test_examples_are_lines_that_work(label: str, name: str) -> None:
+    line = KINDS[label].example(KINDS[label].entries()[name], name)
+    if not line.startswith("embattle"):
+        exec(line.partition(";")[0], {})
+        return
+    import typer
+
+    from embattle.cli.app import app
+
+    verb, *flags = shlex.split(line)[1:]
+    command = typer.main.get_command(app).commands[verb]
+    command.make_context(verb, flags)
+
+
+def test_a_scenario_is_shown_under_its_width(call) -> None:
+    said = call("show", "sp-qa+.m10")
+    assert said.code == 0
+    assert "embattle audit --only sp-qa+.m10" in said.out
+    assert call("show", "sp-qa+.w10").code == 2
+
+
+def test_names_of_two_parts_show_both() -> None:
+    assert {label for label, _ in find("shift")} == {"objectives", "scenarios"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["list", "atacks"], ["'atacks'", "did you mean attacks"]),
+        (["list", "zzz"], ["'zzz'", "write one of attacks, objectives"]),
+        (["show", "pdg"], ["'pdg'", "pgd"]),
+        (["show", "candidate"], ["'candidate'", "candidate-rank"]),
+        (["show", "§§§§"], ["embattle list"]),
+        (["show"], ["NAME"]),
+    ],
+)
+def test_unknown_names(call, refused, arguments: list[str], words: list[str]) -> None:
+    refused(call(*arguments), *words)

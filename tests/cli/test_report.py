@@ -1,0 +1,103 @@
+"""`embattle report`: everything but configuration, environment and units is made again, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import embattle as eb
+
+
+@pytest.fixture
+def finished(audit) -> Path:
+    assert audit("--out", "run", "--gate", "ca+.w1 >= 0").code == 0
+    return Path("run")
+
+
+def test_everything_is_made_again(call, finished: Path) -> None:
+    before = {name: (finished / name).read_bytes() for name in ("summary.json", "report.html")}
+    for name in before:
+        (finished / name).write_text("damaged")
+    said = call("report", finished)
+    assert said.code == 0, said.words
+    summary = json.loads(before["summary.json"])
+    summary["gates"] = []  # they were in the summary that was damaged
+    assert eb.records.load_summary(finished) == summary
+    assert call("report", finished, "--gate", "ca+.w1 >= 0").code == 0
+    assert {name: (finished / name).read_bytes() for name in before} == before
+
+
+def test_torch_is_not_loaded(finished: Path) -> None:
+    (finished / "report.html").unlink()
+    (finished / "summary.json").unlink()
+    code = (
+        "import sys; from embattle.cli.app import run; code = run(['report', 'run', '--gate', 'ca+.w1 >= 0']); "
+        "heavy = {'torch', 'sklearn', 'transformers'} & set(sys.modules); assert not heavy, heavy; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Push an item up" in done.stdout
+    assert (finished / "report.html").is_file()
+
+
+def test_earlier_gates_are_judged_again(call, finished: Path) -> None:
+    said = call("report", finished, "--gate", "shift.distance > 100")
+    assert said.code == 1
+    assert "pass ca+.w1 >= 0" in said.words
+    assert "FAIL shift.distance > 100" in said.words
+    again = call("report", finished)
+    assert again.code == 1
+    assert [gate["expression"] for gate in eb.records.load_summary(finished)["gates"]] == [
+        "ca+.w1 >= 0",
+        "shift.distance > 100",
+    ]
+    unknown = call("report", finished, "--gate", "ca+.w2 > 3")
+    assert unknown.code == 2
+    assert "'ca+.w2'" in unknown.words
+    assert "ca+.w1" in unknown.words
+
+
+def test_markdown_goes_to_standard_output_alone(call, finished: Path) -> None:
+    said = call("report", finished, "--markdown")
+    assert said.code == 0
+    assert said.out.startswith("# Embattle audit: good on shop")
+    assert "ca+.w1 >= 0" in said.out.replace("\\", "")
+    assert said.err == ""
+
+
+def test_an_unfinished_run_is_shown_as_one(call, finished: Path) -> None:
+    plan = json.loads((finished / "config.json").read_text())["plan"]
+    (finished / "units" / f"{plan[-1][:16]}.jsonl").unlink()
+    (finished / "summary.json").unlink()
+    said = call("report", finished)
+    assert said.code == 0
+    assert "unfinished: 4 of 5 units" in said.words
+    assert eb.records.load_summary(finished)["complete"] is False
+    gated = call("report", finished, "--gate", "ca+.w1 >= 0")
+    assert gated.code == 3
+    assert "4 of 5 units" in gated.err
+
+
+def test_no_run(call, tmp_path: Path) -> None:
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "file").write_text("")
+    for name, words in (("holiday", "holds no run"), ("nowhere", "does not exist"), ("file", "file")):
+        said = call("report", tmp_path / name)
+        assert said.code == 2
+        assert words in said.words
+        assert "Traceback" not in said.err
+    assert list((tmp_path / "holiday").iterdir()) == []
+
+
+def test_a_damaged_run(call, finished: Path) -> None:
+    unit = sorted((finished / "units").glob("*.jsonl"))[0]
+    unit.write_bytes(unit.read_bytes()[:-20])
+    said = call("report", finished)
+    assert said.code == 2
+    assert unit.name in said.words
+    (finished / "config.json").write_text("[]")
+    assert "config.json is damaged" in call("report", finished).words
