@@ -6,6 +6,7 @@ display only; ranks and objectives are built on similarities.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -59,8 +60,12 @@ class Cosine:
 
     def cross(self, a: Tensor, gallery: Tensor) -> Tensor:
         """Cosine of (n, D) with each row of (M, D) -> (n, M)."""
-        a = _unit(a)
-        return torch.cat([a @ _unit(part).T for part in gallery.split(COLUMN_TILE)], dim=1)
+        return self.against(gallery)(a)
+
+    def against(self, gallery: Tensor) -> Callable[[Tensor], Tensor]:
+        """`cross` with a fixed gallery, which is normalised once."""
+        parts = _unit(gallery).split(COLUMN_TILE)
+        return lambda a: _columns([_unit(a) @ part.T for part in parts])
 
     def distance(self, similarity: Tensor) -> Tensor:
         """1 - cosine, in [0, 2]."""
@@ -83,16 +88,21 @@ class Euclidean:
 
     def cross(self, a: Tensor, gallery: Tensor) -> Tensor:
         """Minus the distance of (n, D) to each row of (M, D) -> (n, M)."""
-        return torch.cat([self._tile(a, part) for part in gallery.split(COLUMN_TILE)], dim=1)
+        return self.against(gallery)(a)
 
-    @staticmethod
-    def _tile(a: Tensor, part: Tensor) -> Tensor:
+    def against(self, gallery: Tensor) -> Callable[[Tensor], Tensor]:
+        """`cross` with a fixed gallery, whose centre and lengths are computed once."""
         # |a|^2 - 2ab + |b|^2 loses digits when a and b are far from the origin and close together: measuring from the
-        # gallery part's mean keeps the numbers small. One matrix product instead of an (n, M, D) difference.
-        centre = part.mean(0)
-        a, part = a - centre, part - centre
-        squared = (a * a).sum(-1, keepdim=True) + (part * part).sum(-1) - 2 * (a @ part.T)
-        return -_safe_norm(squared)
+        # gallery's mean keeps the numbers small. One matrix product instead of an (n, M, D) difference.
+        centre = gallery.mean(0)
+        parts = [(part, (part * part).sum(-1)) for part in (gallery - centre).split(COLUMN_TILE)]
+
+        def cross(a: Tensor) -> Tensor:
+            a = a - centre
+            own = (a * a).sum(-1, keepdim=True)
+            return _columns([-_safe_norm(own + squares - 2 * (a @ part.T)) for part, squares in parts])
+
+        return cross
 
     def distance(self, similarity: Tensor) -> Tensor:
         """Euclidean distance, in [0, inf)."""
@@ -113,6 +123,20 @@ def by_name(similarity: str | Similarity) -> Similarity:
     if similarity not in SIMILARITIES:
         raise ConfigError(f"similarity {similarity!r} is not known; write one of: {', '.join(sorted(SIMILARITIES))}")
     return SIMILARITIES[similarity]
+
+
+def against(similarity: Similarity, gallery: Tensor) -> Callable[[Tensor], Tensor]:
+    """`cross` with a fixed gallery (M, D): what depends on the gallery alone is computed once, where the similarity can.
+
+    >>> against(Cosine(), torch.eye(2))(torch.tensor([[3.0, 0.0]])).tolist()
+    [[1.0, 0.0]]
+    """
+    fixed: Callable[[Tensor], Tensor] | None = getattr(similarity, "against", lambda _: None)(gallery)
+    return fixed or (lambda a: similarity.cross(a, gallery))
+
+
+def _columns(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _unit(z: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # Lower numbers are imported by higher ones only; two packages of one layer never import each other.
 LAYERS = [
     {"errors", "registry", "records", "report"},
-    {"rng", "similarity", "budget", "ranking", "vectors", "images", "networks", "runs"},
+    {"rng", "similarity", "budget", "ranking", "vectors", "closer", "images", "networks", "runs"},
     {"embedders", "index", "metrics", "data"},
     {"attacks", "systems", "training"},
     {"defenses", "detectors"},
@@ -27,7 +27,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Files of one layer that are a vocabulary rather than a package may use each other, as long as there is no circle.
-VOCABULARY = {"errors", "registry", "rng", "similarity", "budget", "ranking", "vectors"}
+VOCABULARY = {"errors", "registry", "rng", "similarity", "budget", "ranking", "vectors", "closer"}
 # report reads the records it renders; both are layer 0 and free of torch.
 SAME_LAYER = {("report", "records"), ("report", "errors"), ("records", "errors")}
 

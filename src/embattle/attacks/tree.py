@@ -1,6 +1,7 @@
-"""State is a tree of tensors whose first axis is the row; `take`, `join` and `put` are the only verbs the loop needs.
+"""State is a tree of tensors whose first axis is the row; `take` and `join` are the only verbs the loop needs.
 
-Compaction, refill and sharding never index a part's state by hand, so a part may keep whatever state it likes.
+Compaction, refill and sharding never index a part's state by hand, so a part may keep whatever state it likes: a leaf that
+is no tensor is indexed by rows and has a method `joined`.
 """
 
 from __future__ import annotations
@@ -31,16 +32,13 @@ def join(first: Tree | None, second: Tree) -> dict[str, Any]:
     """
     if first is None:
         return dict(second)
-    return {k: join(first[k], v) if isinstance(v, Mapping) else torch.cat([first[k], v]) for k, v in second.items()}
+    return {key: _joined(first[key], value) for key, value in second.items()}
 
 
-def put(tree: Tree, rows: Tensor, values: Tree) -> None:
-    """Writes `values` into the given rows, in place."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            put(tree[key], rows, value)
-        else:
-            tree[key][rows] = value
+def _joined(first: Any, second: Any) -> Any:
+    if isinstance(second, Mapping):
+        return join(first, second)
+    return torch.cat([first, second]) if isinstance(second, Tensor) else first.joined(second)
 
 
 def where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from embattle.errors import ConfigError
 
 DEFAULT_SCENARIOS = ("ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m1", "shift", "class")
 DEFAULT_EPS = (0.01, 0.03, 0.1, 0.3)
+_PLACES = {name: place for place, name in enumerate(DEFAULT_SCENARIOS)}
 
 
 class AuditConfig(BaseModel):
@@ -32,7 +33,8 @@ class AuditConfig(BaseModel):
         findings: how many examples with pictures are kept for each scenario and ε.
         seed: of the choice of pictures and targets, and of the attacks.
         tile: physical batch size of the attack loop.
-        shard: pictures a unit; changes where an interrupted run goes on, and nothing else that a report shows.
+        shard: pictures a unit: where an interrupted run goes on. Examples are kept of a cell's first shard; figures do not
+            depend on it.
 
     Raises:
         ConfigError: from `parse`, for an unknown key or a value outside these ranges.
@@ -77,8 +79,10 @@ class AuditConfig(BaseModel):
     def _scenarios(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names:
             raise ConfigError("no scenario to test; give at least one, for example --only ca+.w1")
-        # "ca+" and "ca+.w1" are the same scenario: under two names it would be counted twice.
-        return tuple(dict.fromkeys(named(name).name for name in names))
+        # "ca+" and "ca+.w1" are the same scenario: under two names it would be counted twice. One order, so that two
+        # commands that name the same scenarios are one run.
+        found = {named(name).name for name in names}
+        return tuple(sorted(found, key=lambda name: (_PLACES.get(name, len(_PLACES)), name)))
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> AuditConfig:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from embattle.errors import InputError
 from embattle.ranking import RankedList
-from embattle.similarity import COLUMN_TILE, Similarity
+from embattle.similarity import COLUMN_TILE, Similarity, against
 from embattle.vectors import finite
 
 # Queries answered at a time, so that memory does not grow with their number.
@@ -19,7 +20,7 @@ _ROWS = 256
 class ExactIndex:
     """A gallery that is searched exactly; equal similarities keep the gallery's order.
 
-    Memory stays at one tile of similarities and the k best so far, whatever the sizes of gallery and query batch.
+    Beside the gallery and what the similarity makes of it, memory stays at one tile of similarities and the k best so far.
 
     Args:
         embeddings: (M, D) floats, kept as they are.
@@ -31,7 +32,7 @@ class ExactIndex:
         InputError: shapes that do not fit, ids that repeat, an empty gallery.
         ModelError: NaN or infinity among the embeddings.
 
-    >>> from embattle.similarity import Euclidean
+    >>> from embattle.similarity import Euclidean, against
     >>> index = ExactIndex(torch.tensor([[0.0], [3.0], [1.0]]), ("a", "b", "c"), Euclidean())
     >>> index.search(torch.tensor([[0.9]]), 2)[0].items
     ('c', 'a')
@@ -94,11 +95,17 @@ class ExactIndex:
         answers = [self._nearest(rows, k) for rows in queries.split(_ROWS)]
         return torch.cat([scores for scores, _ in answers]), torch.cat([positions for _, positions in answers])
 
+    @cached_property
+    def _tiles(self) -> list[tuple[int, Callable[[Tensor], Tensor]]]:
+        """Where each tile of the gallery starts, and the comparison with it."""
+        starts = range(0, len(self), self.column_tile)
+        return [(start, against(self.similarity, self.embeddings[start : start + self.column_tile])) for start in starts]
+
     def _nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         best = queries.new_empty(len(queries), 0)
         places = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-        for start in range(0, len(self), self.column_tile):
-            scores = self.similarity.cross(queries, self.embeddings[start : start + self.column_tile])
+        for start, cross in self._tiles:
+            scores = cross(queries)
             columns = torch.arange(start, start + scores.shape[1], device=queries.device).expand_as(scores)
             # Kept items stand before the new tile and come from earlier positions: a stable sort keeps ties in order.
             merged, order = torch.cat([best, scores], dim=1).sort(dim=1, descending=True, stable=True)

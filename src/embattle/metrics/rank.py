@@ -10,19 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from embattle.closer import strictly_closer
 from embattle.errors import InputError
 from embattle.metrics.scores import Scores
 from embattle.records.intervals import rate_figure
-from embattle.similarity import Similarity
+from embattle.similarity import Similarity, against
 from embattle.vectors import check_embeddings, finite
 
 # Queries and gallery items compared at a time: 256 x 16,384 float32 similarities are 16 MB.
 _ROWS, _COLUMNS = 256, 16_384
-# A float32 similarity nearer than this to the item's is compared again in float64. The first is for the cosine, the
-# second for squared Euclidean distances relative to the squared size of the embeddings.
-_BAND = 2e-5
-# Float64 similarities this close, relatively, are equal.
-_TIE = 1e-12
 
 
 def ranks(
@@ -45,7 +41,7 @@ def ranks(
         InputError: shapes that do not fit, or an excluded position outside the gallery.
         ModelError: NaN or infinity, or a gallery of equal embeddings.
 
-    >>> from embattle.similarity import Euclidean
+    >>> from embattle.similarity import Euclidean, against
     >>> gallery = torch.tensor([[1.0], [2.0], [3.0], [3.0]])
     >>> ranks(torch.tensor([[0.0]]), torch.tensor([[[0.5], [2.0], [3.0], [9.0]]]), gallery, Euclidean()).tolist()
     [[0, 1, 2, 4]]
@@ -151,11 +147,12 @@ def _count(query: Tensor, items: Tensor, gallery: Tensor, similarity: Similarity
     own = similarity.pair(query.double()[:, None], items.double())
     for start in range(0, len(gallery), _COLUMNS):
         part = gallery[start : start + _COLUMNS]
+        cross = against(similarity, part)
         for rows in torch.arange(len(query), device=gallery.device).split(_ROWS):
-            approximate = similarity.cross(query[rows], part)
+            approximate = cross(query[rows])
             allowed = _allowed(left_out[rows] - start, len(part))
             for column in range(items.shape[1]):
-                closer = _closer(query[rows], part, approximate, own[rows, column], similarity)
+                closer = strictly_closer(query[rows], part, approximate, own[rows, column], similarity)
                 total[rows, column] += (closer & allowed).sum(1)
     return total
 
@@ -167,27 +164,3 @@ def _allowed(positions: Tensor, columns: int) -> Tensor:
     mask = torch.ones(len(positions), columns + 1, dtype=torch.bool, device=positions.device)
     mask.scatter_(1, torch.where(inside, positions, columns), False)
     return mask[:, :columns]
-
-
-def _closer(query: Tensor, part: Tensor, approximate: Tensor, own: Tensor, similarity: Similarity) -> Tensor:
-    """(rows, columns) bool: is the gallery item strictly closer than `own` (rows,)? In float64 where it is close.
-
-    A matrix product rounds differently from a single pair, so in float32 an item would often be "strictly farther" than
-    its own copy in the gallery, or than nothing but rounding noise.
-    """
-    rounded = own.to(approximate.dtype)[:, None]
-    closer = approximate > rounded
-    if similarity.name == "cosine":
-        unsure = (approximate - rounded).abs() <= _BAND
-    elif similarity.name == "euclidean":
-        centre = part.mean(0)
-        scale = ((query - centre) ** 2).sum(1).amax() + ((part - centre) ** 2).sum(1).amax()
-        unsure = (approximate.double() ** 2 - own[:, None] ** 2).abs() <= _BAND * scale
-    else:
-        unsure = torch.ones_like(closer)
-    row, column = unsure.nonzero(as_tuple=True)
-    for some in torch.arange(len(row), device=row.device).split(_COLUMNS):
-        r, c = row[some], column[some]
-        exact = similarity.pair(query[r].double(), part[c].double())
-        closer[r, c] = exact > own[r] + _TIE * own[r].abs().clamp_min(1.0)
-    return closer

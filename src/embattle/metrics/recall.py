@@ -13,7 +13,7 @@ from torch import Tensor
 from embattle.errors import InputError
 from embattle.metrics.scores import Scores
 from embattle.records.intervals import mean_figure, rate_figure
-from embattle.similarity import Similarity
+from embattle.similarity import Similarity, against
 from embattle.vectors import check_embeddings
 
 # Rows of the similarity matrix held at a time: 512 x 100,000 float32 numbers are 200 MB.
@@ -37,7 +37,7 @@ def recall_at_k(embeddings: Tensor, labels: Tensor, similarity: Similarity, k: i
         InputError: shapes that do not fit, or k out of range.
         ModelError: unusable embeddings (not finite, zero under the cosine, all equal).
 
-    >>> from embattle.similarity import Euclidean
+    >>> from embattle.similarity import Euclidean, against
     >>> z = torch.tensor([[0.0], [1.0], [5.0], [6.0]])
     >>> recall_at_k(z, torch.tensor([0, 0, 1, 1]), Euclidean()).figure.value
     1.0
@@ -82,7 +82,7 @@ def map_at_r(embeddings: Tensor, labels: Tensor, similarity: Similarity, *, seed
         InputError: shapes that do not fit.
         ModelError: unusable embeddings (not finite, zero under the cosine, all equal).
 
-    >>> from embattle.similarity import Euclidean
+    >>> from embattle.similarity import Euclidean, against
     >>> z = torch.tensor([[0.0], [1.0], [5.0], [6.0]])
     >>> map_at_r(z, torch.tensor([0, 1, 0, 0]), Euclidean()).values.tolist()
     [0.25, nan, 0.5, 0.5]
@@ -117,7 +117,8 @@ def _check(embeddings: Tensor, labels: Tensor, similarity: Similarity) -> None:
 
 def _leave_one_out(embeddings: Tensor, similarity: Similarity) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (positions of the queries, their similarities to all with their own at -inf)."""
+    cross = against(similarity, embeddings)
     for rows in torch.arange(len(embeddings), device=embeddings.device).split(_ROWS):
-        scores = similarity.cross(embeddings[rows], embeddings)
+        scores = cross(embeddings[rows])
         scores[torch.arange(len(rows)), rows] = -torch.inf
         yield rows, scores

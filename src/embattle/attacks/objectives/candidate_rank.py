@@ -16,10 +16,12 @@ from embattle.attacks.objective import (
     gallery_embeddings,
 )
 from embattle.attacks.objectives import OBJECTIVES
-from embattle.attacks.objectives.own_copy import check_own, without
+from embattle.attacks.objectives.own_copy import check_own
+from embattle.attacks.objectives.tables import Library, Tables
 from embattle.attacks.tree import Tree
 from embattle.embedders import EMBEDDING, Embedder
 from embattle.errors import ConfigError
+from embattle.similarity import against
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,49 +83,31 @@ class BoundCandidateRank:
         self.k = check_k(objective.k, self.size)
         self.fingerprint = member.fingerprint
         self._similarity = member.similarity
+        self._library = Library(against(member.similarity, self.gallery))
 
     def prepare(self, index: Tensor) -> Tree:
-        """Sorted gallery similarities (n, W, M) and their prefix sums (n, W, M + 1) for each row's queries."""
-        tables = [self._table(int(row)) for row in index]
-        return {
-            "queries": self.queries[index],
-            "sorted": torch.stack([table[0] for table in tables]),
-            "prefix": torch.stack([table[1] for table in tables]),
-        }
-
-    def _table(self, row: int) -> tuple[Tensor, Tensor]:
-        values = self._similarity.cross(self.queries[row], self.gallery)
-        if self.own is not None:
-            values = without(values, int(self.own[row]))
-        ordered = values.sort(dim=-1).values
-        # float64: the sums reach 10^6 and their differences decide the loss.
-        sums = ordered.double().cumsum(-1)
-        return ordered, torch.cat([torch.zeros_like(sums[..., :1]), sums], dim=-1)
+        """Each row's queries (n, W, D) and their tables."""
+        queries = self.queries[index]
+        own = None if self.own is None else self.own[index]
+        return {"queries": queries, "tables": self._library.tables(queries, own)}
 
     def loss(self, out: Outputs, rows: Tree, member: Embedder) -> Tensor:
         """Minus the mean hinge, (n,); its derivative with respect to s(q, c) is the rank itself, as a fraction."""
         similarity = member.similarity.pair(embedding_of(out).unsqueeze(1), rows["queries"]).double()
-        prefix: Tensor = rows["prefix"]
-        above = self._first_above(similarity, rows)
-        if self.raising:
-            closer = self.size - above
-            hinge = (prefix[..., -1] - prefix.gather(-1, above.unsqueeze(-1)).squeeze(-1)) - closer * similarity
-        else:
-            below = torch.searchsorted(rows["sorted"], similarity.detach().float().unsqueeze(-1)).squeeze(-1)
-            hinge = below * similarity - prefix.gather(-1, below.unsqueeze(-1)).squeeze(-1)
-        return -(hinge.mean(-1) / self.size).float()
+        tables: Tables = rows["tables"]
+        count, below, total = tables.below(similarity, side="right" if self.raising else "left")
+        above = total - below - (self.size - count) * similarity
+        hinge = above if self.raising else count * similarity - below
+        return -(hinge.mean(-1) / self.size).to(torch.float32)
 
     def success(self, out: Outputs, rows: Tree) -> Tensor | None:
         """Whether the item is within (raise) or outside (lower) the first k of every query's list."""
         if self.k is None:
             return None
-        ranks = self.size - self._first_above(self._similarity.pair(embedding_of(out).unsqueeze(1), rows["queries"]), rows)
-        return (ranks < self.k).all(-1) if self.raising else (ranks >= self.k).all(-1)
-
-    @staticmethod
-    def _first_above(similarity: Tensor, rows: Tree) -> Tensor:
-        place: Tensor = torch.searchsorted(rows["sorted"], similarity.detach().float().unsqueeze(-1), right=True)
-        return place.squeeze(-1)
+        similarity = self._similarity.pair(embedding_of(out).unsqueeze(1), rows["queries"])
+        count, _, _ = rows["tables"].below(similarity, side="right")
+        within: Tensor = self.size - count < self.k
+        return within.all(-1) if self.raising else (~within).all(-1)
 
 
 def check_k(k: int | None, size: int) -> int | None:

@@ -22,8 +22,3 @@ def check_own(own: Tensor | None, rows: int, gallery: int) -> Tensor | None:
     if len(own) and (int(own.min()) < 0 or int(own.max()) >= gallery):
         raise ConfigError(f"own has positions outside the gallery of {gallery} items")
     return own.long()
-
-
-def without(values: Tensor, column: int) -> Tensor:
-    """(..., M) without one column."""
-    return torch.cat([values[..., :column], values[..., column + 1 :]], dim=-1)

@@ -19,15 +19,13 @@ from embattle.attacks.objectives import OBJECTIVES
 from embattle.attacks.objectives.candidate_rank import check_k
 from embattle.attacks.objectives.own_copy import check_own
 from embattle.attacks.tree import Tree
+from embattle.closer import strictly_closer
 from embattle.embedders import EMBEDDING, Embedder
 from embattle.errors import ConfigError
-from embattle.similarity import Similarity
+from embattle.similarity import Similarity, against
 
 # The paper's balance between moving C and keeping C_SP (section 4.1).
 _PAPER_XI = {"raise": 1.0, "lower": 100.0}
-# What float32 similarities (Euclidean: squared distances, relative to the squared size of the embeddings) may be off by,
-# and how close two float64 similarities are to be equal.
-_BAND, _TIE = 2e-5, 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,6 +97,7 @@ class BoundQueryRank:
         self.k = check_k(objective.k, self.size)
         self.fingerprint = member.fingerprint
         self._similarity = member.similarity
+        self._against_gallery = against(member.similarity, self.gallery)
 
     def prepare(self, index: Tensor) -> Tree:
         """Each row's candidates (n, m, D), preserved items (n, G, D) and own gallery position (n,)."""
@@ -125,34 +124,16 @@ class BoundQueryRank:
             return None
         z = embedding_of(out)
         gallery = self._gallery_similarities(z, rows)
-        ranks = [self._closer(z, item, gallery).sum(1) for item in rows["candidates"].unbind(1)]
+        ranks = []
+        for item in rows["candidates"].unbind(1):
+            own = self._similarity.pair(z.double(), item.double())
+            # A candidate usually has its copy in the gallery, which is no closer than itself.
+            ranks.append(strictly_closer(z, self.gallery, gallery, own, self._similarity).sum(1))
         within = torch.stack(ranks, dim=1) < self.k
         return within.all(1) if self.raising else (~within).all(1)
 
-    def _closer(self, z: Tensor, item: Tensor, gallery: Tensor) -> Tensor:
-        """Which gallery items are strictly closer to the query than `item` (n, D), as (n, M) booleans.
-
-        A candidate usually has its copy in the gallery. A matrix product rounds differently from a single pair, so in
-        float32 the copy would often be "closer" than itself: what is nearer than rounding is compared in float64.
-        """
-        own = self._similarity.pair(z.double(), item.double())
-        closer = gallery > own.unsqueeze(1)
-        row, column = self._within_rounding(z, own, gallery).nonzero(as_tuple=True)
-        exact = self._similarity.pair(z[row].double(), self.gallery[column].double())
-        closer[row, column] = exact > own[row] + _TIE * own[row].abs().clamp_min(1.0)
-        return closer
-
-    def _within_rounding(self, z: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
-        if self._similarity.name == "cosine":
-            return (gallery - own.unsqueeze(1)).abs() <= _BAND
-        if self._similarity.name == "euclidean":
-            centre = self.gallery.mean(0)
-            size = ((z - centre) ** 2).sum(1, keepdim=True) + ((self.gallery - centre) ** 2).sum(1).max()
-            return (gallery.double() ** 2 - own.unsqueeze(1) ** 2).abs() <= _BAND * size
-        return ~torch.isnan(gallery)
-
     def _gallery_similarities(self, z: Tensor, rows: Tree) -> Tensor:
-        gallery = self._similarity.cross(z, self.gallery)
+        gallery = self._against_gallery(z)
         if "own" not in rows:
             return gallery
         # NaN compares as neither closer nor farther, so the masked column counts in no hinge and no rank.
