@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embattle.errors import InputError, RunMismatch
-from embattle.records import LocalStore, Unit, canonical_json, write_json_atomic
+from embattle.records import LocalStore, Unit, canonical_json, write_atomic, write_json_atomic
+from embattle.records.atomic import remove_leftovers
 from embattle.runs.environment import describe_environment
 
 # What an interrupted start may have left in a folder before its configuration was written.
@@ -70,6 +70,8 @@ def open_run(
     except OSError as error:
         raise InputError(f"the run folder {path} cannot be used ({error.strerror}); choose another with --out") from error
     _check_writable(path)
+    # What a killed start left of the files beside the units: the state of a training run may be large.
+    remove_leftovers(path)
     if not resumed:
         write_json_atomic(path / "env.json", describe_environment(command))
         content = {"hash": digest, "name": name, "config": config, "plan": [unit.id for unit in plan]}
@@ -106,9 +108,6 @@ def _check_adoptable(path: Path) -> None:
 
 
 def _check_writable(path: Path) -> None:
-    probe = path / f".unfinished-{os.getpid()}"
-    try:
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"the run folder {path} cannot be written ({error.strerror}); choose another --out") from error
+    probe = path / ".unfinished"
+    write_atomic(probe, b"")
+    probe.unlink()

@@ -1,0 +1,126 @@
+"""Run folders: one configuration each, found again, never mixed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from embattle.errors import InputError, RunMismatch
+from embattle.records import Unit
+from embattle.runs import configuration_hash, describe_environment, folder, open_run
+
+CONFIG = {"eps": 0.1, "names": ["a", "b"]}
+PLAN = [Unit(kind="embed", params={"n": n}, samples=(), needs=()) for n in range(2)]
+
+
+def opened(**changes: object) -> folder.RunFolder:
+    return open_run(**{"name": "audit", "config": CONFIG, "plan": PLAN, "command": "embattle audit", **changes})
+
+
+def test_the_hash_is_of_the_content() -> None:
+    assert configuration_hash({"a": 1, "b": 2.0}) == configuration_hash({"b": 2.0, "a": 1})
+    assert configuration_hash({"a": 1}) != configuration_hash({"a": 2})
+    assert configuration_hash({"a": 0.1 + 0.2}) != configuration_hash({"a": 0.3})
+    with pytest.raises(InputError):
+        configuration_hash({"a": float("nan")})
+
+
+def test_a_new_run_says_what_it_is(tmp_path: Path) -> None:
+    run = opened(parent=tmp_path)
+    assert not run.resumed
+    assert run.path.parent == tmp_path
+    assert run.path.name.endswith(f"-audit-{configuration_hash(CONFIG)[:8]}")
+    content = json.loads((run.path / "config.json").read_text())
+    assert content == {
+        "hash": configuration_hash(CONFIG), "name": "audit", "config": CONFIG, "plan": [unit.id for unit in PLAN],
+    }  # fmt: skip
+    assert json.loads((run.path / "env.json").read_text())["command"] == "embattle audit"
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "env.json"]
+
+
+def test_it_is_found_again_on_another_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = opened(parent=tmp_path)
+    old = first.path.with_name("1999-12-31" + first.path.name[10:])
+    first.path.rename(old)
+    again = opened(parent=tmp_path, command="another command")
+    assert again.resumed
+    assert again.path == old
+    assert json.loads((old / "env.json").read_text())["command"] == "embattle audit"
+    assert not opened(parent=tmp_path, config={**CONFIG, "eps": 0.2}).resumed
+    assert not opened(parent=tmp_path, name="other").resumed
+
+
+def test_an_interrupted_start_is_gone_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    opened(out=out)
+    (out / "config.json").unlink()  # killed between the two files
+    (out / ".config.json.999999999-00000000.tmp").write_text("{")
+    (out / ".model.state.safetensors.999999999-00000000.tmp").write_text("large")
+    run = opened(out=out)
+    assert not run.resumed
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "env.json"]
+
+
+def test_files_that_are_being_written_are_left_alone(tmp_path: Path) -> None:
+    out = opened(out=tmp_path / "run").path
+    busy = out / ".summary.json.1-00000000.tmp"  # process 1 lives
+    busy.write_text("{")
+    opened(out=out)
+    assert busy.exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "units", "other"])
+def test_foreign_folders_are_refused(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "letter.txt").write_text("mine")
+    if name == "config.json":
+        (out / name).write_text('{"hash": "00ff"}')
+    elif name == "units":
+        (out / name).mkdir()
+    before = sorted(path.name for path in out.iterdir())
+    with pytest.raises(RunMismatch, match="another configuration" if name == "config.json" else "letter.txt"):
+        opened(out=out)
+    assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunMismatch, match="is a file"):
+        opened(out=tmp_path / "file")
+    with pytest.raises(InputError, match="Not a directory"):
+        opened(out=tmp_path / "file" / "run")
+    with pytest.raises(InputError, match="--out"):
+        opened(parent=tmp_path / "file")
+
+
+def test_the_environment() -> None:
+    found = describe_environment("embattle audit --seed 3")
+    assert found["command"] == "embattle audit --seed 3"
+    assert {"created", "embattle", "commit", "python", "torch", "numpy", "platform", "cpu", "cores", "threads"} <= set(
+        found
+    )
+    assert found["created"].endswith("+00:00")
+    assert found["threads"] >= 1
+
+
+def test_an_installed_copy_claims_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A wheel inside somebody's repository must not carry that repository's commit."""
+    import subprocess
+
+    import embattle
+
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(
+        ["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "--allow-empty", "-m", "m"],
+        check=True,
+    )
+    package = tmp_path / "site-packages" / "embattle"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(embattle, "__file__", str(package / "__init__.py"))
+    assert describe_environment("")["commit"] is None
+    subprocess.run(["git", "-C", tmp_path, "add", "-f", "."], check=True)
+    assert len(describe_environment("")["commit"].removesuffix("+dirty")) == 12
