@@ -83,7 +83,7 @@ def failing(error: BaseException) -> Task:
 
 def test_an_interrupt_keeps_what_is_done(store: LocalStore) -> None:
     before = make(0)
-    with pytest.raises(RunIncomplete, match="'task 1'.*same command goes on"):
+    with pytest.raises(RunIncomplete, match=r"'task 1'.*same command goes on"):
         execute([before, failing(KeyboardInterrupt())], store)
     assert store.done() == {before.unit.id}
     assert store.quarantined() == {}
