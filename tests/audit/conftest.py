@@ -32,9 +32,7 @@ def model(similarity: str = "cosine") -> eb.Embedder:
     """A small smooth network."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        module = torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.Linear(25, 16), torch.nn.Tanh(), torch.nn.Linear(16, 6)
-        )
+        module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(25, 16), torch.nn.Tanh(), torch.nn.Linear(16, 6))
     return eb.Embedder(module, similarity=similarity, channels=1, name="toy")
 
 
@@ -55,7 +53,9 @@ def subject(similarity: str, own: str) -> Subject:
 
 @pytest.fixture
 def make_subject() -> Callable[..., Subject]:
-    def make_subject(*, similarity: str = "cosine", own: str = "kept", labelled: bool = True, **settings: object) -> Subject:
+    def make_subject(
+        *, similarity: str = "cosine", own: str = "kept", labelled: bool = True, **settings: object
+    ) -> Subject:
         given = {"k": 4, "preserve": 3, **settings}
         return Subject.of(model(similarity), gallery(labelled=labelled), keep_own=own == "kept", **given)
 
