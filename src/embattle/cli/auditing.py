@@ -158,4 +158,9 @@ def _bar(console: Console) -> Iterator[Progress]:
         def show(title: str, done: float, total: float) -> None:
             bar.update(task, description=title, completed=done, total=total)
 
-        yield show
+        try:
+            yield show
+        except Exception:
+            # What went wrong is said in a sentence; an unfinished bar above it would only distract.
+            bar.update(task, visible=False)
+            raise
