@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 
 from embattle.errors import InputError
-from embattle.records import grade, half_eps
+from embattle.records import grade, half_eps, withstood
 
 
 @pytest.mark.parametrize(
     ("eps", "letter"),
     [
-        (None, "A"), (1.0, "B"), (0.1000001, "B"), (0.1, "C"), (0.0300001, "C"), (0.03, "D"), (0.0100001, "D"),
-        (0.01, "F"), (1e-9, "F"),
+        (1.0, "A"), (0.3, "A"), (0.2999999, "B"), (0.1, "B"), (0.0999999, "C"), (0.03, "C"), (0.0299999, "D"),
+        (0.01, "D"), (0.0099999, "F"), (0.0, "F"),
     ],
 )  # fmt: skip
-def test_grade_by_the_smallest_eps(eps: float | None, letter: str) -> None:
+def test_grade_by_what_was_withstood(eps: float, letter: str) -> None:
     assert grade(eps) == letter
 
 
-@pytest.mark.parametrize("eps", [0.0, -0.1, math.nan, math.inf])
+@pytest.mark.parametrize("eps", [-0.1, math.nan, math.inf])
 def test_grade_of_an_impossible_eps_is_refused(eps: float) -> None:
-    with pytest.raises(InputError, match="above 0"):
+    with pytest.raises(InputError, match="at least 0"):
         grade(eps)
 
 
@@ -44,3 +44,23 @@ def point(eps: float, share: float | None) -> dict[str, Any]:
 )
 def test_half_eps_is_the_smallest_tested_eps_with_half_success(points: list[Any], expected: float | None) -> None:
     assert half_eps(points) == expected
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([], 0.0),
+        ([point(0.3, 0.4)], 0.3),  # withstood the largest tested one
+        ([point(0.3, 0.6)], 0.0),  # smaller ones were not tested: nothing to be credited with
+        ([point(0.1, 0.1), point(0.01, 0.2), point(0.03, 0.5)], 0.01),
+        ([point(0.01, 0.9), point(0.03, 0.1)], 0.0),
+    ],
+)
+def test_only_what_was_tested_is_credited(points: list[Any], expected: float) -> None:
+    assert withstood(points) == expected
+
+
+def test_a_model_that_breaks_is_not_graded_better_for_it() -> None:
+    broken = {"eps": 0.1, "figures": {"success": {"value": 0.0, "n": 3, "failed": 97}}}
+    assert half_eps([broken]) == 0.1
+    assert half_eps([{"eps": 0.1, "figures": {"success": {"value": 0.0, "n": 97, "failed": 3}}}]) is None

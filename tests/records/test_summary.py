@@ -125,8 +125,8 @@ def test_weakest_threat_first(tmp_path: Path) -> None:
             rows += [sample(name, eps, number, success=flag) for number, flag in enumerate(flags)]
     threats = build_summary(write(tmp_path, rows))["threats"]
     assert [(threat["threat"], threat["grade"], threat["half_eps"]) for threat in threats] == [
-        ("f-smaller", "F", 0.005), ("f", "F", 0.01), ("f-stronger", "F", 0.01), ("c", "C", 0.05), ("b", "B", 0.2),
-        ("safe-but-worse", "A", None), ("safe", "A", None), ("clean-only", None, None), ("undefined", None, None),
+        ("f-smaller", "F", 0.005), ("f", "F", 0.01), ("f-stronger", "F", 0.01), ("c", "F", 0.05), ("b", "D", 0.2),
+        ("safe-but-worse", "B", None), ("safe", "B", None), ("clean-only", None, None), ("undefined", None, None),
     ]  # fmt: skip
 
 

@@ -70,15 +70,13 @@ def test_file_name_that_is_no_text_does_not_cost_the_page(tmp_path):
     assert "caf?.jpg" in write_report(run).read_text(encoding="utf-8")
 
 
-def test_legend_and_records_agree_on_the_grades():
-    assert [letter for letter, *_ in phrases.GRADES] == list(grades.GRADES)
-    for letter, above, up_to in phrases.GRADES:
-        if above:
-            assert grades.grade(math.nextafter(above, 1)) == letter
-            assert grades.grade(above) != letter
-        if up_to:
-            assert grades.grade(up_to) == letter
-            assert grades.grade(math.nextafter(up_to, 1)) != letter
+def test_legend_tells_the_limits_of_the_grades():
+    meanings = phrases.grade_meanings()
+    assert [letter for letter, _ in meanings] == list(grades.GRADES)
+    for letter, meaning in meanings[:-1]:
+        limit = float(re.search(r"ε ([0-9.]+)", meaning)[1])
+        assert grades.grade(limit) == letter
+        assert grades.grade(math.nextafter(limit, 0)) != letter
 
 
 @pytest.mark.parametrize(

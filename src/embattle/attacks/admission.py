@@ -27,7 +27,7 @@ def pixels(x: Tensor, surrogate: Surrogate) -> Tensor:
         x = check_pixels(x, member.channels)
         if member.access != "gradient":
             raise ModelError(f"{member.name} gives no gradients; attack another surrogate and judge the result on it")
-    x = x.detach().float()
+    x = x.detach().clone().float()
     for member in surrogate.members:
         if member.dimension is None:
             # Targets may come as embeddings: their length can only be checked against a model that has been asked once.
@@ -62,13 +62,13 @@ def owners(groups: Sequence[int] | None, count: int) -> Tensor:
     return torch.tensor([place.setdefault(int(group), len(place)) for group in groups])
 
 
-def is_stationary(objective: Objective | Sequence[Bound]) -> bool:
+def is_stationary(objective: Objective | Bound | Sequence[Bound]) -> bool:
     """Whether the objective has no gradient at the clean picture."""
-    parts = [objective] if isinstance(objective, Objective) else objective
+    parts = [objective] if isinstance(objective, Objective | Bound) else objective
     return any(part.stationary_at_clean for part in parts)
 
 
-def bind(objective: Objective | Sequence[Bound], surrogate: Surrogate, count: int) -> tuple[Bound, ...]:
+def bind(objective: Objective | Bound | Sequence[Bound], surrogate: Surrogate, count: int) -> tuple[Bound, ...]:
     """The objective bound to every member, with as many rows as there are pictures.
 
     Raises:
@@ -83,7 +83,7 @@ def bind(objective: Objective | Sequence[Bound], surrogate: Surrogate, count: in
             )
         bounds = tuple(objective.bind(member, tile=_EMBED_TILE) for member in members)
     else:
-        bounds = tuple(objective)
+        bounds = (objective,) if isinstance(objective, Bound) else tuple(objective)
         if len(bounds) != len(members):
             raise ConfigError(f"{len(bounds)} bound objective(s) for {len(members)} member(s); bind one to each")
         for bound, member in zip(bounds, members, strict=True):

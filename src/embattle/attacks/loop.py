@@ -26,7 +26,7 @@ from embattle.attacks.tally import Tally
 from embattle.attacks.tile import Evaluation, Judge
 from embattle.attacks.transform import Transform
 from embattle.attacks.updates import Point, Update
-from embattle.budget import Budget
+from embattle.budget import TOLERANCE, Budget
 from embattle.errors import BudgetError, ConfigError
 
 Start = Literal["clean", "random", "nudge"]
@@ -75,7 +75,7 @@ class Attack:
         self,
         surrogate: Surrogate,
         x: Tensor,
-        objective: Objective | Sequence[Bound],
+        objective: Objective | Bound | Sequence[Bound],
         *,
         seed: int = 0,
         ids: Sequence[str] | None = None,
@@ -99,24 +99,26 @@ class Attack:
             PixelError: pictures outside [0, 1] or of the wrong shape.
             ConfigError: ids, groups or targets that do not fit the pictures.
         """
-        started = time.perf_counter()
-        x = admission.pixels(x, surrogate)
-        names = admission.ids(ids, x)
-        owners = admission.owners(groups, len(x))
-        bounds = admission.bind(objective, surrogate, len(x))
-        stationary = admission.is_stationary(objective)
-        if tile < 1 or tiles_in_flight < 1:
-            raise ConfigError(f"tile and tiles_in_flight must be at least 1, not {tile} and {tiles_in_flight}")
-        run = _Run(
-            attack=replace(self, start="nudge") if stationary and self.start == "clean" else self,
-            judge=Judge(surrogate=surrogate, bounds=bounds, transforms=self.transforms, tile=tile),
-            x=x, seed=seed, ids=names, owners=owners, tally=Tally.empty(x, owners), room=tile * tiles_in_flight,
-        )  # fmt: skip
-        run.go()
-        return run.tally.result(
-            x, ids=names, budget=self.budget, seed=seed, seconds=time.perf_counter() - started,
-            shared=groups is not None, has_criterion=run.has_criterion,
-        )  # fmt: skip
+        # Gradients are needed also where the caller has switched them off for good.
+        with torch.inference_mode(False):
+            started = time.perf_counter()
+            x = admission.pixels(x, surrogate)
+            names = admission.ids(ids, x)
+            owners = admission.owners(groups, len(x))
+            bounds = admission.bind(objective, surrogate, len(x))
+            stationary = admission.is_stationary(objective)
+            if tile < 1 or tiles_in_flight < 1:
+                raise ConfigError(f"tile and tiles_in_flight must be at least 1, not {tile} and {tiles_in_flight}")
+            run = _Run(
+                attack=replace(self, start="nudge") if stationary and self.start == "clean" else self,
+                judge=Judge(surrogate=surrogate, bounds=bounds, transforms=self.transforms, tile=tile),
+                x=x, seed=seed, ids=names, owners=owners, tally=Tally.empty(x, owners), room=tile * tiles_in_flight,
+            )  # fmt: skip
+            run.go()
+            return run.tally.result(
+                x, ids=names, budget=self.budget, seed=seed, seconds=time.perf_counter() - started,
+                shared=groups is not None, has_criterion=run.has_criterion,
+            )  # fmt: skip
 
 
 def check_count(value: object, what: str) -> None:
@@ -215,7 +217,8 @@ class _Run:
         again = self.judge.evaluate(saved, asked.constants, keys, gradient=False)
         self.tally.count(asked.rows, forwards=1)
         assert again.success is not None
-        confirmed = asked.all_rows(again.success)
+        within = self.attack.budget.size(clean, saved) <= self.attack.budget.eps + TOLERANCE
+        confirmed = asked.all_rows(again.success & within)
         self.tally.settle(asked, confirmed, scored, rows)
         nobody[torch.nonzero(claimed).flatten()[confirmed]] = True
         return nobody
@@ -232,6 +235,8 @@ class _Run:
         still = slot_grad.flatten(1).abs().amax(1) == 0
         self.tally.count_zero_gradient(flight.rows, still[flight.owner])
         space = PixelSpace(budget=self.attack.budget, clean=self.x[flight.rows], flight=flight)
-        point = Point(delta=flight.delta, grad=slot_grad, loss=slot_loss, step=flight.step, steps=self.attack.steps)
+        point = Point(
+            delta=flight.delta, grad=slot_grad, loss=slot_loss, step=flight.step.to(grad.device), steps=self.attack.steps
+        )
         state, delta = self.attack.update.step(flight.state, point, space)
         return flight.moved(delta, state)

@@ -39,6 +39,7 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
 class Bound(Protocol):
     """An objective in one embedder's space; reusable over shards of the same rows."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from embattle.budget import Budget
+from embattle.budget import TOLERANCE, Budget
 from embattle.embedders import Embedder
 from embattle.records import wilson
 
@@ -74,7 +74,9 @@ class AttackResult:
         """(N, C, H, W) uint8 pictures, rounded towards the clean ones, inside the budget."""
         return self.budget.eight_bit(self.clean, self.x_adv)
 
-    def eight_bit(self, embedder: Embedder, objective: Objective | Sequence[Bound], *, tile: int = 32) -> AttackResult:
+    def eight_bit(
+        self, embedder: Embedder, objective: Objective | Bound | Sequence[Bound], *, tile: int = 32
+    ) -> AttackResult:
         """The same result re-measured on the pictures a PNG file holds: loss, success and distance anew.
 
         Args:
@@ -89,9 +91,12 @@ class AttackResult:
         bounds = admission.bind(objective, embedder, len(self))
         judge = Judge(surrogate=embedder, bounds=bounds, transforms=(), tile=tile)
         seen = judge.score(x_adv, tuple(self.ids), self.seed)
+        distance = self.budget.size(self.clean, x_adv)
+        # Where the clean picture is not on the 8-bit lattice, the ball may hold no 8-bit picture at all.
+        success = None if seen.success is None else seen.success & (distance <= self.budget.eps + TOLERANCE)
         return replace(
-            self, x_adv=x_adv, loss=seen.loss.cpu(), success=seen.success.cpu() if seen.success is not None else None,
-            non_finite=self.non_finite | ~seen.finite.cpu(), distance=self.budget.size(self.clean, x_adv).cpu(),
+            self, x_adv=x_adv, loss=seen.loss.cpu(), success=None if success is None else success.cpu(),
+            non_finite=self.non_finite | ~seen.finite.cpu(), distance=distance.cpu(),
             is_eight_bit=True,
         )  # fmt: skip
 

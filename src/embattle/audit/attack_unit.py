@@ -71,7 +71,8 @@ def attack_cell(subject: Subject, cell: Cell, config: AuditConfig) -> Output:
     changed = _levels(saved, subject.images.images[rows])
     assert int(changed.max()) <= math.floor(255 * cell.eps + 1e-6), "a saved picture left the budget"
     z = subject.embedder.embed(saved, tile=config.tile)
-    finite = torch.isfinite(z).all(1) & ~result.non_finite.cpu()
+    # What counts is the saved picture: an attack that met a NaN on its way may still have won.
+    finite = torch.isfinite(z).all(1)
     measured = cell.scenario.measure(subject, rows, aims, torch.where(finite.unsqueeze(1), z, subject.z[rows]))
     statuses = _statuses(result.status, finite, measured, clean)
     cost = {"forwards": result.forwards, "backwards": result.backwards}

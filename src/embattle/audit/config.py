@@ -47,7 +47,7 @@ class AuditConfig(BaseModel):
     attack: str = "apgd"
     steps: int | None = Field(default=None, ge=1)
     rule: Literal["", "ranking"] = ""
-    attacked: int = Field(default=100, ge=1)
+    attacked: int = Field(default=96, ge=1)
     k: int = Field(default=10, ge=1)
     own: Literal["kept", "replaced"] = "kept"
     preserve: int = Field(default=5, ge=0)
@@ -55,7 +55,7 @@ class AuditConfig(BaseModel):
     findings: int = Field(default=2, ge=0)
     seed: int = Field(default=0, ge=0)
     tile: int = Field(default=32, ge=1)
-    shard: int = Field(default=64, ge=1)
+    shard: int = Field(default=96, ge=1)
 
     @field_validator("eps")
     @classmethod

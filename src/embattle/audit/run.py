@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import embattle
 from embattle import rng
 from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
@@ -15,8 +18,8 @@ from embattle.audit.describe import describe, usable
 from embattle.audit.subject import Subject, check_gallery, page_length
 from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
-from embattle.errors import ConfigError, DataError
-from embattle.records import Unit, build_summary, write_json_atomic
+from embattle.errors import ConfigError, DataError, RunMismatch
+from embattle.records import LocalStore, Unit, build_summary, write_json_atomic
 from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, open_run
 from embattle.training import Progress as TrainProgress
 from embattle.training import TrainConfig, train
@@ -50,8 +53,10 @@ class _Session:
             model = {"train": self.model.config.model_dump(mode="json"), "pictures": self.model.pictures.fingerprint}
         else:
             model = {"fingerprint": self.model.fingerprint}
-        gallery = {"name": self.gallery.name, "fingerprint": self.gallery.fingerprint}
-        return {"audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": model}
+        # Figures agree to the last digit only on one build of torch with one number of threads.
+        numerics = {"threads": torch.get_num_threads(), "torch": str(torch.__version__), "embattle": embattle.__version__}
+        gallery = {"fingerprint": self.gallery.fingerprint}
+        return {"audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": model, "numerics": numerics}
 
     @cached_property
     def attacked(self) -> tuple[str, ...]:
@@ -64,7 +69,14 @@ class _Session:
         """The model under audit."""
         if isinstance(self.model, Embedder):
             return self.model
-        return load_checkpoint(self.folder() / "model.safetensors")
+        path = self.folder() / "model.safetensors"
+        embedder = load_checkpoint(path)
+        trained = next((row["model"] for row in _train_rows(LocalStore(self.folder()))), embedder.fingerprint)
+        if embedder.fingerprint != trained:
+            raise RunMismatch(
+                f"{path} is not the model this run trained and partly audited; put that one back, or delete the run folder"
+            )
+        return embedder
 
     @cached_property
     def subject(self) -> Subject:
@@ -183,4 +195,10 @@ def _train(session: _Session, tick: Tick) -> Output:
         f"No model was given: a small one ({model.config.network}) was trained for {model.config.epochs} epochs on "
         f"{len(model.pictures):,} pictures of {model.pictures.name}. It stands in for yours; audit your own with --model."
     )
-    return Output(rows=[{"row": "note", "text": text}])
+    fingerprint = load_checkpoint(session.folder() / "model.safetensors").fingerprint
+    return Output(rows=[{"row": "note", "text": text, "model": fingerprint}])
+
+
+def _train_rows(store: LocalStore) -> list[dict[str, Any]]:
+    trained = [unit for unit in store.done() if store.unit(unit).kind == "train"]
+    return [row for unit in trained for row in store.rows(unit)]

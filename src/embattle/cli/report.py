@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embattle.cli import flags
-from embattle.errors import InputError, RunIncomplete
+from embattle.errors import EmbattleError, InputError, RunIncomplete
 
 if TYPE_CHECKING:
     from embattle.records import Gate
@@ -31,8 +31,17 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
     if run.is_dir() and not (run / "config.json").is_file():
         raise InputError(f"{run} holds no run (it has no config.json); name the folder that embattle audit printed")
     gates = _with_earlier(given, run)
-    summary = build_summary(run)
-    conclude(run, summary, gates, markdown=markdown)
+    try:
+        summary = build_summary(run)
+        conclude(run, summary, gates, markdown=markdown)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, ArithmeticError, OverflowError) as error:
+        if isinstance(error, EmbattleError):
+            raise
+        # A run folder comes from outside: records that this version did not write are no bug of it.
+        raise InputError(
+            f"{run} holds records that cannot be read ({type(error).__name__}: {error}); they are damaged, or of another "
+            f"version: start the audit again in a new folder"
+        ) from error
     if gates and not summary["complete"]:
         done, planned = summary["units"]["done"], summary["units"]["planned"]
         raise RunIncomplete(

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -22,6 +23,20 @@ from embattle.records import write_atomic
 
 FORMAT = "embattle.checkpoint/1"
 _KEYS = {"network", "network_args", "similarity", "channels", "size", "mean", "std"}
+
+
+class _Meta(BaseModel):
+    """What a checkpoint's configuration must be; the file is hostile until it has passed."""
+
+    model_config = ConfigDict(strict=False, extra="ignore")
+
+    network: str
+    network_args: dict[str, bool | int | float | str]
+    similarity: Literal["cosine", "euclidean"]
+    channels: Literal[1, 3]
+    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
 
 
 def save_checkpoint(
@@ -98,17 +113,30 @@ def load_checkpoint(path: Path) -> Embedder:
     Raises:
         ModelError: the file cannot be read, or its weights do not fit its network.
     """
-    meta = read_meta(path)
-    # Building draws first weights, which the stored ones replace: the caller's random numbers must not notice.
-    with torch.random.fork_rng(devices=[]):
-        module = networks.build(meta["network"], **meta["network_args"]).eval()
     try:
-        module.load_state_dict(safetensors.torch.load_file(str(path)))
-    except (RuntimeError, SafetensorError) as error:
-        raise ModelError(f"the weights in {path} do not fit network {meta['network']!r}: {error}") from error
-    size = meta["size"]
+        meta = _Meta.model_validate(read_meta(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ModelError(
+            f"the configuration inside {path} has {key} = {first.get('input')!r} ({first['msg'].lower()}); train or export "
+            f"it again"
+        ) from None
+    try:
+        state = safetensors.torch.load_file(str(path))
+        # On the meta device nothing is allocated: what the file claims is held against what it brings before memory is.
+        with torch.device("meta"):
+            claimed = networks.build(meta.network, **meta.network_args).state_dict()
+        expected = {key: tuple(value.shape) for key, value in claimed.items()}
+        if expected != {key: tuple(value.shape) for key, value in state.items()}:
+            raise ModelError(f"the weights in {path} do not fit network {meta.network!r} with {meta.network_args}")
+        # Building draws first weights, which the stored ones replace: the caller's random numbers must not notice.
+        with torch.random.fork_rng(devices=[]):
+            module = networks.build(meta.network, **meta.network_args).eval()
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError, SafetensorError) as error:
+        raise ModelError(f"the weights in {path} do not fit network {meta.network!r}: {error}") from error
     return Embedder(
-        module, similarity=meta["similarity"], channels=meta["channels"],
-        size=tuple(size) if isinstance(size, list) else size, mean=meta["mean"], std=meta["std"],
-        name=f"{meta['network']} ({Path(path).stem})",
+        module, similarity=meta.similarity, channels=meta.channels, size=meta.size, mean=meta.mean, std=meta.std,
+        name=f"{meta.network} ({Path(path).stem})",
     )  # fmt: skip

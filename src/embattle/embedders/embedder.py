@@ -27,6 +27,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANGE_TOLERANCE = 1e-6
 EMBEDDING = "embedding"
+# Attributes of these types can change what a module computes.
+_PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 class Embedder:
@@ -78,7 +80,12 @@ class Embedder:
         self.dimension: int | None = None
         self._lock = threading.RLock()
         self._depth = 0
-        self._hashed: tuple[object, str, object] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in vars(self).items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
 
     @property
     def members(self) -> tuple[Embedder, ...]:
@@ -99,22 +106,14 @@ class Embedder:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over weights, preprocessing and similarity: equal fingerprints agree on every picture."""
-        # Buffers that are not saved with the model belong to it all the same.
-        state = sorted([*self.module.named_parameters(), *self.module.named_buffers()], key=lambda pair: pair[0])
-        # Hashing a large model takes longer than an attack step: done again only when a weight was exchanged or written to.
-        version = (_structure(self.module), *((key, t.data_ptr(), t._version) for key, t in state))
-        if self._hashed is None or self._hashed[0] != version:
-            # The tensors are kept, so that no new weight can be given the address of an old one.
-            self._hashed = (version, self._hash(state), state)
-        return self._hashed[1]
-
-    def _hash(self, state: Sequence[tuple[str, Tensor]]) -> str:
+        """sha256 over weights, buffers, structure, forward code, plain settings, preprocessing and similarity."""
         digest = hashlib.sha256()
-        # The printed structure tells activations and other parts without weights apart.
-        settings = (_structure(self.module), self.similarity.name, self.channels, self.size, self.mean, self.std)
-        digest.update(repr(settings).encode())
-        for key, tensor in state:
+        settings = (self.similarity.name, self.channels, self.size, self.mean, self.std)
+        digest.update(repr((_structure(self.module), settings)).encode())
+        # Buffers that are not saved with the model belong to it all the same.
+        for key, tensor in sorted(
+            [*self.module.named_parameters(), *self.module.named_buffers()], key=lambda pair: pair[0]
+        ):
             digest.update(f"{key}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -201,6 +200,7 @@ class Embedder:
             )
 
     def _prepared(self, x: Tensor) -> Tensor:
+        x = x.to(next((p.dtype for p in self.module.parameters() if p.is_floating_point()), x.dtype))
         if self.size is not None and tuple(x.shape[-2:]) != tuple(self.size):
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)
         if self.mean is not None:
@@ -231,8 +231,16 @@ class Embedder:
 
 
 def _structure(module: nn.Module) -> str:
-    """The printed structure, without memory addresses, which differ from process to process."""
-    return re.sub(r"0x[0-9a-f]+", "0x", repr(module))
+    """What a module computes apart from its numbers: every part's class, forward code and plain settings."""
+    parts: list[object] = [repr(module)]
+    for name, part in module.named_modules():
+        code = getattr(type(part).forward, "__code__", None)
+        settings = {
+            key: value for key, value in sorted(vars(part).items()) if isinstance(value, _PLAIN) and key != "training"
+        }
+        parts.append((name, type(part).__qualname__, code and (code.co_code.hex(), code.co_names), settings))
+    # Memory addresses differ from process to process.
+    return re.sub(r"0x[0-9a-f]+", "0x", repr(parts))
 
 
 def check_pixels(x: Tensor, channels: int | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from embattle.records.atomic import write_atomic
 from embattle.records.figure import Figure
 from embattle.records.gates import Gate, GateResult, parse_gate
-from embattle.records.grades import grade, half_eps
+from embattle.records.grades import grade, half_eps, withstood
 from embattle.records.intervals import bootstrap_mean, mean_figure, mean_figures, rate_figure, wilson
 from embattle.records.store import LocalStore
 from embattle.records.summary import build_summary, load_summary, write_json_atomic
@@ -26,6 +26,7 @@ __all__ = [
     "parse_gate",
     "rate_figure",
     "wilson",
+    "withstood",
     "write_atomic",
     "write_json_atomic",
 ]

@@ -1,4 +1,4 @@
-"""School grades of a threat: the smaller the perturbation that succeeds half of the time, the worse."""
+"""School grades of a threat, by the largest tested perturbation that it does not reach half of its attempts with."""
 
 from __future__ import annotations
 
@@ -8,34 +8,51 @@ from typing import Any
 
 from embattle.errors import InputError
 
-GRADES = ("A", "B", "C", "D", "F")
-_LARGER_THAN = ((0.1, "B"), (0.03, "C"), (0.01, "D"))
+# A system is credited with what was tested and withstood, and with nothing between or beyond.
+WITHSTOOD = ((0.3, "A"), (0.1, "B"), (0.03, "C"), (0.01, "D"), (0.0, "F"))
+GRADES = tuple(letter for _, letter in WITHSTOOD)
 
 
-def grade(half_eps: float | None) -> str:
-    """The grade of a threat by the smallest tested ε at which at least half of the attacks succeed.
+def grade(withstood: float) -> str:
+    """The grade of a threat by the largest tested ε below which it never succeeded half of the time.
 
     Args:
-        half_eps: that ε, in pixel units of [0, 1], above 0; None when no tested ε was enough.
+        withstood: that ε in pixel units of [0, 1]; 0 when already the smallest tested one was enough for the attacker.
 
     Returns:
-        "A" none was enough, "B" above 0.1, "C" above 0.03, "D" above 0.01, "F" 0.01 or less.
+        "A" for 0.3 and more, "B" for 0.1, "C" for 0.03, "D" for 0.01, else "F".
 
     Raises:
-        InputError: an ε that is not a finite number above 0.
+        InputError: an ε that is not a finite number of at least 0.
 
-    >>> [grade(eps) for eps in (None, 0.2, 0.1, 0.03, 0.01)]
+    >>> [grade(eps) for eps in (0.3, 0.1, 8 / 255, 0.01, 0.0)]
     ['A', 'B', 'C', 'D', 'F']
     """
-    if half_eps is None:
-        return "A"
-    if not math.isfinite(half_eps) or half_eps <= 0:
-        raise InputError(f"grade of ε {half_eps}: ε is a finite number above 0, or None when no tested ε was enough.")
-    return next((letter for limit, letter in _LARGER_THAN if half_eps > limit), "F")
+    if not math.isfinite(withstood) or withstood < 0:
+        raise InputError(f"grade of ε {withstood}: ε is a finite number of at least 0.")
+    return next(letter for limit, letter in WITHSTOOD if withstood >= limit)
+
+
+def withstood(curve: Iterable[Mapping[str, Any]]) -> float:
+    """The largest tested ε below the first one at which the attacker succeeds half of the time; 0 without any.
+
+    Args:
+        curve: points of a summary, in any order.
+
+    >>> point = lambda eps, share: {"eps": eps, "figures": {"success": {"value": share, "n": 10, "failed": 0}}}
+    >>> withstood([point(0.01, 0.2), point(0.03, 0.5), point(0.1, 0.4)])
+    0.01
+    """
+    points = tested(curve)
+    limit = half_eps(points)
+    return max((point["eps"] for point in points if limit is None or point["eps"] < limit), default=0.0)
 
 
 def half_eps(curve: Iterable[Mapping[str, Any]]) -> float | None:
     """The smallest tested ε above 0 at which the share of successes is 0.5 or more.
+
+    Attempts that failed, because a model's output was not finite, count as successes here: a system is not to be graded
+    better for breaking.
 
     Args:
         curve: points of a summary: {"eps": ..., "figures": {"success": {"value": ...}, ...}}, in any order.
@@ -43,12 +60,19 @@ def half_eps(curve: Iterable[Mapping[str, Any]]) -> float | None:
     Returns:
         That ε in pixel units of [0, 1], or None.
 
-    >>> point = lambda eps, share: {"eps": eps, "figures": {"success": {"value": share}}}
+    >>> point = lambda eps, share: {"eps": eps, "figures": {"success": {"value": share, "n": 10, "failed": 0}}}
     >>> half_eps([point(0.0, 1.0), point(0.01, 0.2), point(0.03, 0.5), point(0.1, 1.0)])
     0.03
     """
-    enough = [point["eps"] for point in tested(curve) if point["figures"]["success"]["value"] >= 0.5]
+    enough = [point["eps"] for point in tested(curve) if _worst(point["figures"]["success"]) >= 0.5]
     return min(enough, default=None)
+
+
+def _worst(success: Mapping[str, Any]) -> float:
+    """The share of successes if every failed attempt had been one."""
+    n, failed = int(success.get("n") or 0), int(success.get("failed") or 0)
+    value = float(success["value"])
+    return (value * n + failed) / (n + failed) if n + failed else value
 
 
 def tested(curve: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from embattle.errors import InputError
 from embattle.records.atomic import write_atomic
-from embattle.records.grades import GRADES, grade, half_eps, tested
+from embattle.records.grades import GRADES, grade, half_eps, tested, withstood
 from embattle.records.intervals import mean_figures, rate_figure
 from embattle.records.store import LocalStore
 
@@ -148,7 +148,7 @@ def _threat(rows: _Rows, name: str, command: str) -> dict[str, Any]:
     # Rows hold only what narrows the command down: paths in it may differ between two starts of the same run.
     if "reproduce" in described:
         described = {**described, "reproduce": f"{_without_choices(command)} {described['reproduce']}"}
-    return {**described, "grade": grade(eps) if tested(curve) else None, "half_eps": eps, "curve": curve}
+    return {**described, "grade": grade(withstood(curve)) if tested(curve) else None, "half_eps": eps, "curve": curve}
 
 
 def _without_choices(command: str) -> str:

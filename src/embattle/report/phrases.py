@@ -6,16 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from embattle.records.grades import WITHSTOOD
 from embattle.report.figures import Record, eps_decimal, eps_text, number, trim, value_text
-
-GRADES: tuple[tuple[str, float | None, float | None], ...] = (
-    ("A", None, None),
-    ("B", 0.1, None),
-    ("C", 0.03, 0.1),
-    ("D", 0.01, 0.03),
-    ("F", None, 0.01),
-)
-"""Each grade with the range (above, up to) of the smallest tested ε at which a threat succeeds half of the time."""
 
 UNGRADED = "–"
 """Stands where a grade would: the threat has no success figure to grade."""
@@ -28,16 +20,15 @@ ACCESS = {
 
 
 def grade_meanings() -> list[tuple[str, str]]:
-    """What each grade says about the smallest ε at which half of the attempts succeed, for the legend.
+    """What each grade says about the largest tested ε that a threat was withstood at, for the legend.
 
     >>> grade_meanings()[3]
-    ('D', 'ε above 0.01 (2.55/255), up to 0.03 (7.65/255)')
+    ('D', 'withstood at ε 0.01 (2/255)')
     """
-    told = []
-    for letter, above, up_to in GRADES:
-        limits = [f"{word} {eps} ({eps_text(eps)})" for word, eps in (("above", above), ("up to", up_to)) if eps]
-        told.append((letter, f"ε {', '.join(limits)}" if limits else "none: no tested ε is enough"))
-    return told
+    return [
+        (letter, f"withstood at ε {limit} ({eps_text(limit)})" if limit else "withstood at none of these")
+        for limit, letter in WITHSTOOD
+    ]
 
 
 def points(threat: Record) -> list[Record]:

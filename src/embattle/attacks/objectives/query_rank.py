@@ -39,7 +39,8 @@ class QueryRank:
         preserve: (N, G, ...) items whose ranks are to stay low, so that the list still looks like the query's (C_SP);
             None is the plain attack.
         xi: weight ξ of keeping them; None takes the paper's 1 (raise) or 100 (lower).
-        k: success when every candidate is among the first k (raise), or none is (lower).
+        k: success when every candidate is among the first k (raise), or none is (lower), and the mean rank of the
+            preserved items, if any, is below k.
         own: (N,) gallery positions of the queries' own clean copies, to leave them out; None keeps them (the paper).
 
     Raises:
@@ -92,7 +93,8 @@ class BoundQueryRank:
         if objective.preserve is not None and self.xi > 0:
             self.preserve = Targets(given=objective.preserve, what="preserve").embedded(member, tile)
         self.count = len(self.candidates)
-        self.own = check_own(objective.own, self.count, len(self.gallery))
+        own = check_own(objective.own, self.count, len(self.gallery))
+        self.own = own if own is None else own.to(member.device)
         self.size = len(self.gallery) - (self.own is not None)
         self.k = check_k(objective.k, self.size)
         self.fingerprint = member.fingerprint
@@ -119,18 +121,24 @@ class BoundQueryRank:
         return loss
 
     def success(self, out: Outputs, rows: Tree) -> Tensor | None:
-        """Whether all candidates are within (raise) or outside (lower) the first k of the query's list."""
+        """Whether all candidates are within (raise) or outside (lower) the first k, and the preserved items stay within."""
         if self.k is None:
             return None
         z = embedding_of(out)
         gallery = self._gallery_similarities(z, rows)
-        ranks = []
-        for item in rows["candidates"].unbind(1):
+        within = self._ranks(z, rows["candidates"], gallery) < self.k
+        success = within.all(1) if self.raising else (~within).all(1)
+        if "preserve" in rows:
+            success = success & (self._ranks(z, rows["preserve"], gallery).double().mean(1) < self.k)
+        return success
+
+    def _ranks(self, z: Tensor, items: Tensor, gallery: Tensor) -> Tensor:
+        """(n, W) ranks of (n, W, D) items. An item usually has its copy in the gallery, which is no closer than itself."""
+        counts = []
+        for item in items.unbind(1):
             own = self._similarity.pair(z.double(), item.double())
-            # A candidate usually has its copy in the gallery, which is no closer than itself.
-            ranks.append(strictly_closer(z, self.gallery, gallery, own, self._similarity).sum(1))
-        within = torch.stack(ranks, dim=1) < self.k
-        return within.all(1) if self.raising else (~within).all(1)
+            counts.append(strictly_closer(z, self.gallery, gallery, own, self._similarity).sum(1))
+        return torch.stack(counts, dim=1)
 
     def _gallery_similarities(self, z: Tensor, rows: Tree) -> Tensor:
         gallery = self._against_gallery(z)

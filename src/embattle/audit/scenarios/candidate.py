@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from embattle.attacks.objectives import CandidateRank
@@ -41,7 +42,7 @@ class _Candidate:
         return {
             "title": self.title, "question": self.question, "direction": self.direction, "metric": "rank",
             "metrics": {"rank": rank},
-            "criterion": f"{self.goal} {subject.page:,} of {subject.ranked:,} items for {which}",
+            "criterion": f"{self.goal} {subject.page:,} of the {len(subject.images) - 1:,} items that {which} finds",
             "advice": list(self.advice),
         }  # fmt: skip
 
@@ -52,14 +53,22 @@ class _Candidate:
     def objective(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor]) -> CandidateRank:
         """The rank objective over the whole gallery."""
         return CandidateRank(
-            queries=subject.z[aims["queries"]], gallery=subject.z, direction=self.direction, own=subject.own(rows)
-        )
+            queries=subject.z[aims["queries"]], gallery=subject.z, direction=self.direction, own=subject.own(rows),
+            k=subject.page,
+        )  # fmt: skip
 
     def measure(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor], z: Tensor) -> Measured:
-        """Mean normalised rank over the queries; the goal must hold for all of them."""
+        """Mean normalised rank over the queries; the goal must hold for all of them.
+
+        The rank counts as the paper does. The goal is about the list a visitor sees: the query's own picture is not in
+        it, and the item is there once, as it is now.
+        """
         queries = subject.z[aims["queries"]]
         found = ranks(queries, z, subject.z, subject.similarity, exclude=subject.own(rows))
-        inside = found < subject.page
+        absent = torch.stack([aims["queries"], rows.unsqueeze(1).expand_as(aims["queries"])], dim=-1).flatten(0, 1)
+        items = z.repeat_interleave(self.width, dim=0)
+        seen = ranks(queries.flatten(0, 1), items, subject.z, subject.similarity, exclude=absent)
+        inside = seen.view(len(rows), self.width) < subject.page
         goal = inside.all(1) if self.direction == "raise" else (~inside).all(1)
         return Measured(metrics={"rank": normalised_rank(found, subject.ranked).mean(1)}, goal=goal)
 

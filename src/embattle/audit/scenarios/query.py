@@ -50,12 +50,13 @@ class _Query:
         if self.preserving:
             title = f"mean rank of the {subject.preserve} neighbours the attack keeps, so that the list looks natural"
             metrics["kept_rank"] = {"unit": "%", "higher_is_better": False, "title": title}
+        kept = f", and its {subject.preserve} nearest neighbours stay there on average" if self.preserving else ""
         what = "the chosen item" if self.width == 1 else f"each of {self.width} chosen items"
         return {
             "title": self.title, "question": self.question, "direction": self.direction, "metric": "rank",
             "metrics": metrics,
-            "criterion": f"{what} {'enters' if raising else 'leaves'} the first {subject.page:,} of "
-            f"{subject.ranked:,} items of the query's list",
+            "criterion": f"{what} {'enters' if raising else 'leaves'} the first {subject.page:,} of the "
+            f"{len(subject.images) - 1:,} items that the query finds{kept}",
             "advice": list(_RAISE_ADVICE if raising else _LOWER_ADVICE),
         }  # fmt: skip
 
@@ -70,31 +71,38 @@ class _Query:
         stream = f"qa{self.family[-1]}.m{self.width}"
         candidates = draw(rows, self.width, seed=seed, stream=stream)
         near = subject.neighbours(rows, subject.preserve + self.width)
-        kept = [
-            place[~torch.isin(place, chosen)][: subject.preserve] for place, chosen in zip(near, candidates, strict=True)
-        ]
-        shortest = min(len(row) for row in kept)
-        return {"candidates": candidates, "kept": torch.stack([row[:shortest] for row in kept])}
+        # Each candidate takes at most one place among the nearest, so this many are left for every row alike.
+        count = max(min(subject.preserve, near.shape[1] - self.width), 0)
+        kept = [place[~torch.isin(place, chosen)][:count] for place, chosen in zip(near, candidates, strict=True)]
+        return {"candidates": candidates, "kept": torch.stack(kept)}
 
     def objective(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor]) -> QueryRank:
         """The rank objective over the whole gallery."""
         return QueryRank(
             candidates=subject.z[aims["candidates"]], gallery=subject.z, direction=self.direction,
             preserve=subject.z[aims["kept"]] if self.preserving and aims["kept"].shape[1] else None,
-            xi=subject.xi, own=subject.own(rows),
+            xi=subject.xi, own=subject.own(rows), k=subject.page,
         )  # fmt: skip
 
     def measure(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor], z: Tensor) -> Measured:
-        """Mean normalised rank of the candidates, and of the kept neighbours."""
+        """Mean normalised rank of the candidates, and of the kept neighbours; both matter for the goal."""
         own = subject.own(rows)
         found = ranks(z, subject.z[aims["candidates"]], subject.z, subject.similarity, exclude=own)
         metrics = {"rank": normalised_rank(found, subject.ranked).mean(1)}
         if self.preserving and aims["kept"].shape[1]:
             kept = ranks(z, subject.z[aims["kept"]], subject.z, subject.similarity, exclude=own)
             metrics["kept_rank"] = normalised_rank(kept, subject.ranked).mean(1)
-        inside = found < subject.page
+        return Measured(metrics=metrics, goal=self._goal(subject, rows, aims, z))
+
+    def _goal(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor], z: Tensor) -> Tensor:
+        """Read off the list a visitor sees, in which the query's own clean copy is not."""
+        seen = ranks(z, subject.z[aims["candidates"]], subject.z, subject.similarity, exclude=rows)
+        inside = seen < subject.page
         goal = inside.all(1) if self.direction == "raise" else (~inside).all(1)
-        return Measured(metrics=metrics, goal=goal)
+        if self.preserving and aims["kept"].shape[1]:
+            kept = ranks(z, subject.z[aims["kept"]], subject.z, subject.similarity, exclude=rows)
+            goal = goal & (kept.double().mean(1) < subject.page)
+        return goal
 
     def exhibit(self, subject: Subject, row: int, aims: Mapping[str, Tensor], z: Tensor) -> Exhibit:
         """The query's list before and after, the first candidate framed."""
