@@ -87,7 +87,7 @@ class Oracle:
             return a @ b.T
         return -np.linalg.norm(a[:, None] - b[None], axis=2)
 
-    def rank(self, query: np.ndarray, item: np.ndarray, out: int | None) -> int:
+    def rank(self, query: np.ndarray, item: np.ndarray, out: int | list[int] | None) -> int:
         """How many gallery items, `out` not among them, are strictly closer to the query than the item is."""
         closer = self.closeness(query[None], self.z)[0] > self.closeness(query[None], item[None])[0, 0] + 1e-12
         if out is not None:

@@ -91,19 +91,26 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], words: str) -> No
 def test_what_changes_no_number_changes_no_hash(
     run, tmp_path: Path, make_gallery, make_model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Threads, current folder, run folder, the name of the model and the order of the scenarios."""
+    """Current folder, run folder, the name of the model and the order of the scenarios."""
     first = run("first")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
+    second = run("elsewhere/second", scenarios=("shift", "ca+"))
+    assert (first / "config.json").read_bytes() == (second / "config.json").read_bytes()
+    assert sorted(units(first)) == sorted(units(second))
+
+
+def test_threads_change_last_digits_and_therefore_the_hash(run) -> None:
+    first = run("first")
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if threads > 1 else 2)
     try:
-        second = run("elsewhere/second", scenarios=("shift", "ca+"))
+        second = run("second")
     finally:
         torch.set_num_threads(threads)
-    assert (first / "config.json").read_bytes() == (second / "config.json").read_bytes()
-    assert sorted(units(first)) == sorted(units(second))
+    hashes = [json.loads((folder / "config.json").read_text())["hash"] for folder in (first, second)]
+    assert hashes[0] != hashes[1]
 
 
 def test_a_folder_of_pictures_may_move(tmp_path: Path, make_model, run) -> None:
