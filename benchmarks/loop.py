@@ -1,7 +1,6 @@
 """The attack loop against a hand-written PGD of equal forwards, in one process, sides alternating.
 
-make bench                        # JSON on standard output: medians, ratio, machine, commit
-make bench ARGS="--repeats 15"
+``make bench`` prints JSON: medians, ratio, machine, commit; ``make bench ARGS="--repeats 15"`` repeats more often.
 """
 
 from __future__ import annotations
