@@ -153,7 +153,7 @@ def main(how: str, folder: Path, seed: int) -> None:
     while len(seen) < KILLS:
         shutil.rmtree(out, ignore_errors=True)
         seen = killed_at_times(out, draw, longest)
-        longest *= 0.7
+        longest *= 0.85
     assert finished(start(lambda: job(out)))
     print(json.dumps({"seen": seen, "seconds": seconds}))
 
