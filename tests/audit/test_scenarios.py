@@ -28,7 +28,8 @@ def test_every_family_is_tested() -> None:
 
 
 @pytest.mark.parametrize(("name", "key"), [("ca+.w3", "queries"), ("qa+.m3", "candidates"), ("sp-qa+.m3", "candidates")])
-def test_raised_targets_are_any_others(subject, name: str, key: str) -> None:
+def test_raised_targets_are_any_others(make_subject, name: str, key: str) -> None:
+    subject = make_subject()
     seen = torch.zeros(len(subject.images), len(subject.images))
     rows = torch.arange(len(subject.images))
     for seed in range(30):
