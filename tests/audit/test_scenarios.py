@@ -167,6 +167,28 @@ def test_shift(subject, oracle, moved) -> None:
     assert (clean.metrics["self_rank"] == 0).all()
 
 
+def test_goals_change_exactly_at_the_end_of_the_page(subject, oracle) -> None:
+    """One picture put at many places of the gallery: between them they reach every rank around the page's end."""
+    draw = torch.Generator().manual_seed(4)
+    count, last = 300, subject.page - 1
+    one, other = torch.randint(0, 40, (2, count), generator=draw)
+    share = torch.rand(count, 1, generator=draw)
+    places = share * subject.z[one] + (1 - share) * subject.z[other]
+    rows, twelve = torch.full((count,), 3), torch.full((count, 1), 12)
+    for name, key in (("ca+.w1", "queries"), ("ca-.w1", "queries"), ("qa+.m1", "candidates"), ("qa-.m1", "candidates")):
+        aims = {key: twelve, "kept": torch.empty(count, 0, dtype=torch.int64)}
+        goal = named(name).measure(subject, rows, aims, places).goal.tolist()
+        if key == "queries":
+            counted = [oracle.rank(oracle.z[12], z, [3, 12]) for z in places.double().numpy()]
+        else:
+            counted = [oracle.rank(z, oracle.z[12], 3) for z in places.double().numpy()]
+        assert {last, last + 1} <= set(counted)
+        assert goal == [(rank <= last) == ("+" in name) for rank in counted]
+    counted = [oracle.rank(z, oracle.z[3], None) for z in places.double().numpy()]
+    assert {last, last + 1} <= set(counted)
+    assert named("shift").measure(subject, rows, {}, places).goal.tolist() == [rank > last for rank in counted]
+
+
 def test_class(subject, oracle, moved) -> None:
     found = named("class").measure(subject, ROWS, {}, moved)
     labels = subject.images.labels.numpy()
