@@ -55,18 +55,18 @@ class Spied(nn.Module):
         super().__init__()
         self.inner = inner
         self.fail_at, self.blind_at = fail_at, tuple(blind_at)
-        self.armed = False
+        self._armed = False
         self.inputs: list[Tensor] = []
 
     def arm(self) -> None:
-        self.armed, self.inputs = True, []
+        self._armed, self.inputs = True, []
 
     @property
     def rows(self) -> int:
         return sum(len(x) for x in self.inputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.armed:
+        if not self._armed:
             return self.inner(x)
         call = len(self.inputs)
         self.inputs.append(x.detach().clone())

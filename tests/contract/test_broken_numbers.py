@@ -124,7 +124,7 @@ def test_a_zero_gradient_step_is_counted_and_survived(case, blind_at, budget):
         assert (result.zero_gradient_steps == 0).all()
         return
     assert (result.zero_gradient_steps == 1).all()
-    module.armed = False
+    module._armed = False
     gained = result.loss - plain_loss(case, member, pictures())
     if case.attack.steps == 1:
         assert set(result.status) == {"zero_gradient"}

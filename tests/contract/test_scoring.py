@@ -41,7 +41,7 @@ def trace(case, row):
     member = embedder(module, mean=None, std=None)
     result = run(case, member, rows=[row], tile=1, seed=6)
     seen = iterates(module, pictures())
-    module.armed = False
+    module._armed = False
     (whole,) = [case.objective.bind(member)]
     with member.frozen(), torch.no_grad():
         constants = whole.prepare(torch.full((len(seen),), row))

@@ -27,8 +27,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANGE_TOLERANCE = 1e-6
 EMBEDDING = "embedding"
-# Attributes of these types can change what a module computes.
-_PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 class Embedder:
@@ -106,7 +104,7 @@ class Embedder:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over weights, buffers, structure, forward code, plain settings, preprocessing and similarity."""
+        """sha256 over weights, buffers, structure, forward code, preprocessing and similarity."""
         digest = hashlib.sha256()
         settings = (self.similarity.name, self.channels, self.size, self.mean, self.std)
         digest.update(repr((_structure(self.module), settings)).encode())
@@ -231,14 +229,11 @@ class Embedder:
 
 
 def _structure(module: nn.Module) -> str:
-    """What a module computes apart from its numbers: every part's class, forward code and plain settings."""
+    """What a module computes apart from its numbers: every part's class, printed settings and forward code."""
     parts: list[object] = [repr(module)]
-    for name, part in module.named_modules():
+    for place, part in module.named_modules():
         code = getattr(type(part).forward, "__code__", None)
-        settings = {
-            key: value for key, value in sorted(vars(part).items()) if isinstance(value, _PLAIN) and key != "training"
-        }
-        parts.append((name, type(part).__qualname__, code and (code.co_code.hex(), code.co_names), settings))
+        parts.append((place, type(part).__qualname__, code and (code.co_code.hex(), code.co_names)))
     # Memory addresses differ from process to process.
     return re.sub(r"0x[0-9a-f]+", "0x", repr(parts))
 
