@@ -21,7 +21,7 @@ LAYERS = [
     {"rng", "similarity", "budget", "ranking", "vectors", "closer", "images", "networks", "runs"},
     {"embedders", "index", "metrics", "data"},
     {"attacks", "systems", "training"},
-    {"defenses", "detectors"},
+    {"defenses", "detectors", "scenarios"},
     {"audit", "protocols", "testset"},
     {"cli"},
 ]

@@ -11,8 +11,8 @@ import torch
 import embattle as eb
 from embattle.audit import AuditConfig, Subject
 from embattle.audit.attack_unit import Cell, attack_cell
-from embattle.audit.scenario import named
 from embattle.images import decode
+from embattle.scenarios.scenario import named
 
 EPS = 0.2
 NAMES = ["ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m2", "qa+.m1", "shift", "class"]

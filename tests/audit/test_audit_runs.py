@@ -14,10 +14,10 @@ import torch
 import embattle as eb
 from embattle.audit import SCENARIOS, AuditConfig, Trained, audit
 from embattle.audit import run as run_module
-from embattle.audit.scenario import named
 from embattle.data import ImageSet
 from embattle.errors import ConfigError, DataError, ModelError, RunMismatch
 from embattle.records import LocalStore
+from embattle.scenarios.scenario import named
 from embattle.training import TrainConfig
 
 BASE = {"scenarios": ("ca+.w1", "shift"), "eps": (0.1, 0.2), "steps": 3, "attacked": 10, "shard": 4, "tile": 4, "k": 4}

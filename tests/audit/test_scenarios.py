@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from embattle.audit.scenario import SCENARIOS, named
 from embattle.errors import ConfigError
+from embattle.scenarios.scenario import SCENARIOS, named
 
 ROWS = torch.tensor([3, 0, 17, 39, 8, 21])
 NAMES = ["ca+.w1", "ca+.w3", "ca-.w1", "ca-.w2", "qa+.m1", "qa-.m2", "sp-qa+.m2", "sp-qa-.m1", "shift", "class"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from embattle.audit.config import DEFAULT_EPS, DEFAULT_SCENARIOS, AuditConfig
 from embattle.audit.run import Trained, audit
-from embattle.audit.scenario import SCENARIOS
-from embattle.audit.subject import Subject
+from embattle.scenarios.scenario import SCENARIOS
+from embattle.scenarios.subject import Subject
 
 __all__ = ["DEFAULT_EPS", "DEFAULT_SCENARIOS", "SCENARIOS", "AuditConfig", "Subject", "Trained", "audit"]

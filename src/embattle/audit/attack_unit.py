@@ -14,11 +14,11 @@ from torch import Tensor
 from embattle.attacks import ATTACKS, Attack
 from embattle.audit.config import AuditConfig
 from embattle.audit.findings import Finding, exhibits
-from embattle.audit.scenario import Measured, Scenario
-from embattle.audit.subject import Subject
 from embattle.budget import Linf
 from embattle.errors import ConfigError
 from embattle.runs import Output
+from embattle.scenarios.scenario import Measured, Scenario
+from embattle.scenarios.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from embattle.attacks import ATTACKS
-from embattle.audit.scenario import named
 from embattle.errors import ConfigError
+from embattle.scenarios.scenario import named
 
 DEFAULT_SCENARIOS = ("ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m1", "shift", "class")
 DEFAULT_EPS = (0.01, 0.03, 0.1, 0.3)

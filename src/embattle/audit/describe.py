@@ -7,10 +7,10 @@ from typing import Any
 
 from embattle.audit.attack_unit import build_attack
 from embattle.audit.config import AuditConfig
-from embattle.audit.scenario import Scenario, named
-from embattle.audit.subject import Subject
 from embattle.metrics import map_at_r, recall_at_k
 from embattle.runs import Output
+from embattle.scenarios.scenario import Scenario, named
+from embattle.scenarios.subject import Subject
 
 
 def usable(config: AuditConfig, *, labelled: bool) -> tuple[list[Scenario], list[Scenario]]:

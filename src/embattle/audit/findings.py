@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from embattle.audit.scenario import Scenario, Shown
-from embattle.audit.subject import Subject
 from embattle.images import difference, encode_png, from_tensor, thumbnail
+from embattle.scenarios.scenario import Scenario, Shown
+from embattle.scenarios.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)

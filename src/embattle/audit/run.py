@@ -15,12 +15,12 @@ from embattle import rng
 from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
 from embattle.audit.describe import describe, usable
-from embattle.audit.subject import Subject, check_gallery, page_length
 from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
 from embattle.errors import ConfigError, DataError, RunMismatch
 from embattle.records import LocalStore, Unit, build_summary, write_json_atomic
 from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, open_run
+from embattle.scenarios.subject import Subject, check_gallery, page_length
 from embattle.training import Progress as TrainProgress
 from embattle.training import TrainConfig, train
 

@@ -95,7 +95,7 @@ def find(name: str) -> list[tuple[str, Entry]]:
         return found
     family, dot, _ = name.rpartition(".")
     if dot and family in (scenarios := KINDS["scenarios"].entries()):
-        from embattle.audit.scenario import named
+        from embattle.scenarios.scenario import named
 
         named(name)
         return [("scenarios", scenarios[family])]

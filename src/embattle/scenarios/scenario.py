@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from embattle.attacks import Objective
-from embattle.audit.subject import Subject
 from embattle.errors import ConfigError
 from embattle.registry import Registry
+from embattle.scenarios.subject import Subject
 
-SCENARIOS: Registry = Registry("scenario", "embattle.audit.scenarios")
+SCENARIOS: Registry = Registry("scenario", "embattle.scenarios")
 _NAME = re.compile(r"(?P<family>[a-z][a-z-]*[+-]?)(?:\.[wm](?P<width>[0-9]{1,4}))?")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from embattle.audit.scenario import Shown
-from embattle.audit.subject import Subject
+from embattle.scenarios.scenario import Shown
+from embattle.scenarios.subject import Subject
 
 LENGTH = 8
 

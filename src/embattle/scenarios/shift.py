@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from embattle.attacks.objectives import Shift
-from embattle.audit.lists import displayed
-from embattle.audit.scenario import SCENARIOS, Exhibit, Measured
-from embattle.audit.subject import Subject
 from embattle.errors import ConfigError
 from embattle.metrics import max_shift, normalised_rank, ranks
+from embattle.scenarios.lists import displayed
+from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured
+from embattle.scenarios.subject import Subject
 
 _DISTANCE = {"unit": "distance", "higher_is_better": False, "title": "mean distance from the clean embedding"}
 

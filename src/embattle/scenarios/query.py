@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from embattle.attacks.objectives import QueryRank
-from embattle.audit.lists import displayed
-from embattle.audit.scenario import SCENARIOS, Exhibit, Measured
-from embattle.audit.subject import Subject
 from embattle.metrics import normalised_rank, ranks
+from embattle.scenarios.lists import displayed
+from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured
+from embattle.scenarios.subject import Subject
 
 _RAISE_ADVICE = (
     "Smooth the query before embedding it (recompression, light blur) and compare the two lists; a large change is a flag.",

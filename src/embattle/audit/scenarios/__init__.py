@@ -1,1 +1,0 @@
-"""Scenarios of an audit; one file per family, found by the registry."""
