@@ -10,57 +10,102 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
+from code_blocks import Block, blocks, lines, run_page
 
 import embattle
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-_BLOCK = re.compile(r"(?P<note><!-- not executed: [^>]+ -->\n)?```(?P<kind>\w+)\n(?P<code>.*?)```", re.DOTALL)
-BLOCKS = [
-    pytest.param(found["kind"], found["code"], bool(found["note"]), id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, found in enumerate(_BLOCK.finditer(page.read_text(encoding="utf-8")))
-    if found["kind"] in ("bash", "python")
-]
+KINDS = {"bash", "python", "text", "toml", "yaml"}
+ALL = [block for page in PAGES for block in blocks(page)]
 
 
-@pytest.mark.parametrize(("kind", "code", "skipped"), BLOCKS)
-def test_code_blocks_run(kind: str, code: str, skipped: bool, tmp_path: Path) -> None:
-    environment = {**os.environ, "EMBATTLE_COLOUR": "never"}
-    if kind == "python":
-        assert not skipped, "python blocks are always executed"
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return
-    for line in code.replace("\\\n", " ").strip().splitlines():
-        words = shlex.split(line)
-        if words[0] == "embattle" and skipped:
-            flags = [word for word in words if word.startswith("--")]
-            known = subprocess.run(
-                [sys.executable, "-m", "embattle", words[1], "--help"], capture_output=True, text=True,
-                env={**environment, "COLUMNS": "300"}, timeout=120,
-            )  # fmt: skip
-            assert known.returncode == 0
-            assert not [flag for flag in flags if flag not in known.stdout], "a flag that does not exist"
-        elif words[0] == "embattle":
-            done = subprocess.run(
-                [sys.executable, "-m", "embattle", *words[1:]], cwd=tmp_path, capture_output=True, text=True,
-                env=environment, timeout=600,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stdout + done.stderr
-        else:
-            assert words[0] == "make"
-            target = words[1].partition("=")[0]
-            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def place(block: Block) -> str:
+    return f"{name(Path(block.page))}:{block.line}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
+def test_code_blocks_run(page: Path, tmp_path: Path) -> None:
+    done = run_page(blocks(page), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_block_that_fails_fails_its_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    for wrong, said in {
+        "```python\nfirst = 1\n```\n\n```python\nassert first == 2\n```\n": 'page.md", line 6',
+        "```bash\nembattle report nowhere\n```\n": "embattle report nowhere",
+        "```bash\nembattle list  # exit code 1\n```\n": "embattle list",
+        '```python title="part.py"\nvalue = 3\n```\n\n```python\nimport part\nassert part.value == 4\n```\n': "AssertionError",
+    }.items():
+        page.write_text(wrong)
+        done = run_page(blocks(page), tmp_path)
+        assert done.returncode, wrong
+        assert said in done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_block_escapes(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    # An indented fence, one with tildes or without a language would be shown to readers and seen by no test.
+    fences = re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)
+    assert len(fences) == 2 * len(blocks(page))
+    for block in blocks(page):
+        assert block.kind in KINDS, place(block)
+        assert block.kind != "python" or not block.skipped, f"{place(block)}: python blocks are always executed"
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.kind in ("toml", "yaml")], ids=place)
+def test_settings_are_well_formed(block: Block) -> None:
+    assert tomllib.loads(block.code) if block.kind == "toml" else yaml.safe_load(block.code)
+
+
+def commands() -> list[tuple[str, list[str], bool]]:
+    """Every command line a reader may copy: where it stands, its words, whether it is executed."""
+    found = [(place(block), words, not block.skipped) for block in ALL if block.kind == "bash" for words, _ in lines(block)]
+    for block in ALL:
+        if block.kind == "yaml":
+            found += [(place(block), shlex.split(line), False) for line in re.findall(r"- run: (.+)", block.code)]
+    return found
+
+
+@cache
+def help_of(verb: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "embattle", verb, "--help"], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "EMBATTLE_COLOUR": "never", "COLUMNS": "300"},
+    )  # fmt: skip
+    assert done.returncode == 0, f"there is no verb {verb}"
+    return done.stdout
+
+
+@pytest.mark.parametrize(("where", "words", "executed"), commands())
+def test_commands_exist(where: str, words: list[str], executed: bool) -> None:
+    if words[0] == "make":
+        targets = [word for word in words[1:] if "=" not in word]
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    elif words[0] == "embattle":
+        assert not [flag for flag in words[2:] if flag.startswith("--") and flag not in help_of(words[1])]
+    else:
+        assert words[0] == "python" if executed else words[0] in ("pip", "python")
 
 
 def test_there_are_blocks_to_run() -> None:
-    executed = [block for block in BLOCKS if not block.values[2]]
-    assert len(executed) >= 2
-    assert {block.values[0] for block in executed} == {"bash", "python"}
+    executed = {(block.kind, Path(block.page).name) for block in ALL if not block.skipped}
+    guides = {"index.md", "quickstart.md", "models.md", "attacks.md", "figures.md", "parts.md", "README.md"}
+    assert {page for kind, page in executed if kind == "python"} >= guides
+    assert {page for kind, page in executed if kind == "bash"} >= {"README.md", "quickstart.md", "models.md", "parts.md"}
 
 
 def modules() -> list[str]:
