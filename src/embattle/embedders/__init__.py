@@ -7,6 +7,7 @@ from typing import Any
 from embattle.embedders.adapters import ADAPTERS
 from embattle.embedders.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from embattle.embedders.embedder import EMBEDDING, IMAGENET_MEAN, IMAGENET_STD, Embedder, check_pixels
+from embattle.embedders.preparation import picture_side
 from embattle.errors import ConfigError
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "check_pixels",
     "load",
     "load_checkpoint",
+    "picture_side",
     "read_meta",
     "save_checkpoint",
 ]
@@ -27,12 +29,29 @@ def load(spec: str, **preprocessing: Any) -> Embedder:
     """The Embedder a specification names.
 
     Args:
-        spec: "checkpoint:PATH", "module:package.module:factory" or "hf:PATH".
-        preprocessing: `similarity`, `channels`, `size`, `mean`, `std` for sources that do not carry their own.
+        spec: one of
+
+            - "checkpoint:PATH", a file written by `embattle train`;
+            - "module:package.module:factory", a function of yours that returns a torch module or an `Embedder`;
+            - "hf:PATH", a folder written by transformers' `save_pretrained`;
+            - "timm:PATH", a folder written by `timm.models.save_for_hf`, "timm:NAME@WEIGHTS.safetensors", or "timm:NAME"
+              for pretrained weights that are in the local cache;
+            - "onnx:PATH", a file with one picture input and an open batch axis.
+
+            Nothing is fetched, and apart from the factory nothing in what is loaded is executed.
+        preprocessing: `similarity` for every source but checkpoints; `channels`, `size`, `mean`, `std` for module:, and
+            where they shall take the place of what hf: and timm: models say of themselves; `mean` and `std` for onnx:.
 
     Raises:
-        ConfigError: no known scheme.
+        ConfigError: no known scheme, or preprocessing that the source does not take.
         ModelError: the model cannot be loaded.
+        MissingDependency: the library that the source needs is not installed.
+
+    >>> load("resnet50")
+    Traceback (most recent call last):
+        ...
+    embattle.errors.ConfigError: model 'resnet50' is not understood; write one of checkpoint:..., hf:..., module:..., \
+onnx:..., timm:...
     """
     scheme, colon, rest = spec.partition(":")
     if not colon or not rest or scheme not in ADAPTERS:

@@ -1,0 +1,318 @@
+"""hf: models: their own embedding, their own processor's preprocessing, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from embattle.embedders import load
+from embattle.errors import MissingDependency, ModelError
+
+SIDE = 16
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def _vit(transformers):
+    return transformers.ViTModel(transformers.ViTConfig(**SMALL, image_size=SIDE, patch_size=8))
+
+
+def _clip(transformers):
+    vision = {**SMALL, "image_size": SIDE, "patch_size": 8}
+    text = {**SMALL, "vocab_size": 20, "max_position_embeddings": 4}
+    return transformers.CLIPModel(transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=6))
+
+
+def _clip_vision(transformers):
+    return transformers.CLIPVisionModelWithProjection(
+        transformers.CLIPVisionConfig(**SMALL, image_size=SIDE, patch_size=8, projection_dim=6)
+    )
+
+
+def _dinov2(transformers):
+    return transformers.Dinov2Model(
+        transformers.Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=SIDE, patch_size=8)
+    )
+
+
+def _resnet(transformers):
+    return transformers.ResNetModel(
+        transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], num_channels=3)
+    )
+
+
+def _siglip(transformers):
+    vision = {**SMALL, "image_size": SIDE, "patch_size": 8}
+    text = {**SMALL, "vocab_size": 20, "max_position_embeddings": 4}
+    return transformers.SiglipModel(transformers.SiglipConfig(vision_config=vision, text_config=text))
+
+
+def _siglip_vision(transformers):
+    return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**SMALL, image_size=SIDE, patch_size=8))
+
+
+def _deit(transformers):
+    return transformers.DeiTModel(transformers.DeiTConfig(**SMALL, image_size=SIDE, patch_size=8))
+
+
+def _convnext(transformers):
+    return transformers.ConvNextModel(
+        transformers.ConvNextConfig(hidden_sizes=[8, 8, 8, 16], depths=[1, 1, 1, 1], patch_size=2, image_size=SIDE)
+    )
+
+
+def _swin(transformers):
+    return transformers.SwinModel(
+        transformers.SwinConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=2, image_size=SIDE, patch_size=2)
+    )
+
+
+# The model, its expected embedding of normalised pixels, and the embedding's length.
+MODELS = {
+    "vit": (_vit, lambda m, x: m(pixel_values=x).pooler_output, 16),
+    "clip": (_clip, lambda m, x: m.visual_projection(m.vision_model(pixel_values=x).pooler_output), 6),
+    "clip vision": (_clip_vision, lambda m, x: m(pixel_values=x).image_embeds, 6),
+    "dinov2": (_dinov2, lambda m, x: m(pixel_values=x).last_hidden_state[:, 0], 16),
+    "resnet": (_resnet, lambda m, x: m(pixel_values=x).pooler_output.flatten(1), 8),
+    "deit": (_deit, lambda m, x: m(pixel_values=x).pooler_output, 16),
+    "siglip": (_siglip, lambda m, x: m.vision_model(pixel_values=x).pooler_output, 16),
+    "siglip vision": (_siglip_vision, lambda m, x: m(pixel_values=x).pooler_output, 16),
+    "convnext": (_convnext, lambda m, x: m(pixel_values=x).pooler_output, 16),
+    "swin": (_swin, lambda m, x: m(pixel_values=x).pooler_output, 16),
+}
+PROCESSOR = {
+    "do_normalize": True,
+    "do_resize": True,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "image_mean": [0.1, 0.2, 0.3],
+    "image_std": [0.4, 0.5, 0.6],
+}
+
+
+@pytest.fixture(scope="module")
+def folders(transformers, tmp_path_factory):
+    made = {}
+    for name, (build, _, _) in MODELS.items():
+        torch.manual_seed(2)
+        model, folder = build(transformers).eval(), tmp_path_factory.mktemp(name.replace(" ", "-"))
+        model.save_pretrained(folder)
+        processor = {**PROCESSOR, "image_processor_type": "ViTImageProcessor", "size": {"height": SIDE, "width": SIDE}}
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+        made[name] = (folder, model)
+    return made
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_transformers_model_gives_its_own_embedding_with_its_own_preprocessing(folders, name):
+    folder, model = folders[name]
+    member = load(f"hf:{folder}")
+    assert (member.channels, member.size) == (3, (SIDE, SIDE))
+    assert member.mean == pytest.approx((0.1, 0.2, 0.3))
+    x = torch.rand(2, 3, SIDE, SIDE)
+    normalised = (x - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
+    with torch.no_grad():
+        expected = MODELS[name][1](model, normalised)
+    found = member(x)
+    assert found.shape == (2, MODELS[name][2])
+    torch.testing.assert_close(found.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+# Processors as their models have them, at a size that keeps tests quick: class, settings, what it makes of a picture.
+PROCESSORS = {
+    "squashed": ("ViTImageProcessor", {"size": {"height": 16, "width": 20}}),
+    "bicubic": ("SiglipImageProcessor", {"size": {"height": 16, "width": 16}}),
+    "edge and crop": ("CLIPImageProcessor", {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}),
+    "dinov2": ("BitImageProcessor", {"size": {"shortest_edge": 21}, "crop_size": {"height": 16, "width": 16}}),
+    "squashed and cropped": (
+        "DeiTImageProcessor",
+        {"size": {"height": 20, "width": 20}, "crop_size": {"height": 16, "width": 16}},
+    ),
+    "crop_pct": ("ConvNextImageProcessor", {"size": {"shortest_edge": 16}, "crop_pct": 0.8}),
+    "pixels in -1..1": (
+        "EfficientNetImageProcessor",
+        {
+            "size": {"height": 16, "width": 16}, "rescale_factor": 1 / 127.5, "rescale_offset": True,
+            "do_normalize": False, "include_top": False,
+        },
+    ),
+    "not normalised": ("ViTImageProcessor", {"size": {"height": 16, "width": 16}, "do_normalize": False}),
+    "pixels in 0..255": (
+        "ViTImageProcessor",
+        {"size": {"height": 16, "width": 16}, "do_rescale": False, "image_mean": [99, 100, 101], "image_std": [50, 60, 70]},
+    ),
+    "as it is": ("ViTImageProcessor", {"do_resize": False}),
+}  # fmt: skip
+
+
+def with_processor(folder, target, processor):
+    """A copy of a saved model with another processor; None: with none."""
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    (target / "preprocessor_config.json").unlink()
+    if processor is not None:
+        (target / "preprocessor_config.json").write_text(json.dumps(processor))
+    return f"hf:{target}"
+
+
+class Seen(torch.nn.Module):
+    """Stands in for a model and keeps what it is shown."""
+
+    def forward(self, x):
+        self.pictures = x
+        return x.flatten(1)
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_the_model_sees_what_the_processor_of_transformers_shows_it(transformers, folders, tmp_path, photo, name):
+    kind, settings = PROCESSORS[name]
+    processor = getattr(transformers, kind)(**settings)
+    processor.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "preprocessor_config.json").read_text())
+    member = load(with_processor(folders["vit"][0], tmp_path / "model", saved))
+    inner, seen = member.module, Seen()
+    if hasattr(inner, "fitted"):
+        inner.model = seen
+    else:
+        member.module = seen
+    member(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255)
+    theirs = torch.as_tensor(np.asarray(processor(Image.fromarray(photo), return_tensors="pt")["pixel_values"])).float()
+    assert seen.pictures.shape == theirs.shape
+    # In grey levels, whatever the normalisation; theirs is rounded and cut off on the way.
+    grey = 255 * torch.tensor(member.std or (1.0,) * 3).view(3, 1, 1)
+    apart = ((seen.pictures - theirs) * grey).abs()
+    assert apart.max() < 4
+    assert apart.mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        ("EfficientNetImageProcessor", {"include_top": True}, "differs by .* grey levels from what its settings say"),
+        ("LevitImageProcessor", {}, "differs by .* grey levels from what its settings say"),
+        ("ViTImageProcessor", {"resample": 0}, "resizes with Pillow's filter 0"),
+        ("CLIPImageProcessor", {"size": {"longest_edge": 30}}, "a shortest_edge alone is understood"),
+    ],
+)
+def test_a_processor_that_does_something_else_is_refused(transformers, folders, tmp_path, kind, settings, sentence):
+    saved = {**getattr(transformers, kind)().to_dict(), **settings}
+    saved["resample"] = int(saved["resample"])
+    spec = with_processor(folders["vit"][0], tmp_path, saved)
+    with pytest.raises(ModelError, match=f"hf:.*{sentence}"):
+        load(spec)
+    # The way out that the sentence names.
+    assert load(spec, size=SIDE, mean=(0.5,) * 3, std=(0.5,) * 3).size == (SIDE, SIDE)
+
+
+def test_without_a_processor_the_model_says_its_size(folders, tmp_path):
+    member = load(with_processor(folders["vit"][0], tmp_path, None))
+    assert (member.size, member.mean, member.std) == ((SIDE, SIDE), None, None)
+
+
+def test_what_is_given_takes_the_place_of_the_processors_settings(folders, transformers, tmp_path):
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 20}, crop_size={"height": 16, "width": 16})
+    spec = with_processor(folders["clip"][0], tmp_path, {**processor.to_dict(), "resample": 3})
+    own, other = load(spec), load(spec, size=SIDE, mean=(0.5,) * 3, similarity="euclidean")
+    assert own.size is None
+    assert other.size == (SIDE, SIDE)
+    assert (other.mean, other.std) == ((0.5,) * 3, own.std)
+    assert other.similarity.name == "euclidean"
+
+
+def test_half_precision_weights_are_raised_to_single(transformers, tmp_path):
+    _vit(transformers).half().save_pretrained(tmp_path)
+    member = load(f"hf:{tmp_path}")
+    assert {p.dtype for p in member.module.parameters()} == {torch.float32}
+
+
+def test_code_in_a_folder_is_not_executed(folders, tmp_path):
+    shutil.copytree(folders["vit"][0], tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    (tmp_path / "model" / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Config: pass\n")
+    told = json.loads(config.read_text())
+    told["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Config"}
+    config.write_text(json.dumps({**told, "model_type": "evil"}))
+    with pytest.raises(ModelError, match="could not be loaded"):
+        load(f"hf:{tmp_path / 'model'}")
+    # Of a known type its own class is taken.
+    config.write_text(json.dumps(told))
+    assert load(f"hf:{tmp_path / 'model'}").name.startswith("vit")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_attention_kernels_named_by_a_folder_are_not_fetched(folders, tmp_path):
+    shutil.copytree(folders["vit"][0], tmp_path, dirs_exist_ok=True)
+    told = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**told, "attn_implementation": "someone/kernels"}))
+    x = torch.rand(1, 3, SIDE, SIDE)
+    assert torch.equal(load(f"hf:{tmp_path}")(x), load(f"hf:{folders['vit'][0]}")(x))
+
+
+def test_quantised_weights_and_other_pairs_are_refused(folders, tmp_path):
+    shutil.copytree(folders["vit"][0], tmp_path, dirs_exist_ok=True)
+    told = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**told, "quantization_config": {"quant_method": "bitsandbytes"}}))
+    with pytest.raises(ModelError, match="quantised"):
+        load(f"hf:{tmp_path}")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "blip"}))
+    with pytest.raises(ModelError, match="blip is a model of pictures and more; of these clip and siglip are known"):
+        load(f"hf:{tmp_path}")
+
+
+def test_without_transformers_the_extra_is_named(folders, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'embattle\[hf\]'"):
+        load(f"hf:{folders['vit'][0]}")
+
+
+def test_pickled_weights_are_not_loaded(folders, tmp_path):
+    folder, model = folders["vit"]
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="could not be loaded"):
+        load(f"hf:{tmp_path}")
+
+
+@pytest.mark.parametrize("damage", ["cut", "config", "type", "processor"])
+def test_a_damaged_folder_is_named(folders, tmp_path, damage):
+    for file in folders["vit"][0].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "config":
+        config.write_text("{not json")
+    elif damage == "type":
+        config.write_text(json.dumps({"model_type": "no_such_model"}))
+    else:
+        (tmp_path / "preprocessor_config.json").write_text("{not json")
+    with pytest.raises(ModelError, match=r"hf:.* could not be"):
+        load(f"hf:{tmp_path}")
+
+
+def test_a_classifier_without_pooler_gives_its_first_token(transformers, tmp_path):
+    # Its file has no pooler; the one that transformers would make up is random.
+    torch.manual_seed(2)
+    model = transformers.ViTForImageClassification(transformers.ViTConfig(**SMALL, image_size=SIDE, patch_size=8)).eval()
+    model.save_pretrained(tmp_path)
+    member, x = load(f"hf:{tmp_path}"), torch.rand(2, 3, SIDE, SIDE)
+    assert torch.equal(member(x), load(f"hf:{tmp_path}")(x))
+    with torch.no_grad():
+        torch.testing.assert_close(member(x), model.vit(pixel_values=x).last_hidden_state[:, 0])
+
+
+def test_weights_that_are_missing_from_the_file_are_not_made_up(folders, tmp_path):
+    # A model that is completed with random numbers would be audited as if it were the user's.
+    import safetensors.torch
+
+    for file in folders["vit"][0].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    dropped = next(name for name in weights if "layernorm" in name.lower() and name.endswith("weight"))
+    weights.pop(dropped)
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="lacks"):
+        load(f"hf:{tmp_path}")
