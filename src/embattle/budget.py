@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,10 +22,14 @@ TOLERANCE = 1e-6
 _NUDGE = 1e-3
 
 
+@runtime_checkable
 class Budget(Protocol):
     """A ball around the clean picture."""
 
-    eps: float
+    @property
+    def eps(self) -> float:
+        """ε in pixel units of [0, 1]."""
+        ...
 
     def project(self, delta: Tensor) -> Tensor:
         """The nearest perturbation inside the ball, (n, C, H, W)."""

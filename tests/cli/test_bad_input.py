@@ -49,12 +49,24 @@ def test_the_audit_that_the_others_spoil_works(audit) -> None:
         (["--threads", "0"], ["--threads", "at least 1"]),
         (["--mean", "a,b"], ["--mean", "numbers"]),
         (["--mean", "0.5", "--std", "0.5"], ["mean", "3 channel"]),
-        (["--std", "0,1,1"], ["std", "positive"]),
+        (["--mean", "0,0,0", "--std", "0,1,1"], ["std", "positive"]),
+        (["--mean", "0.5,0.5,0.5"], ["--mean", "without --std", "--std 1,1,1"]),
+        (["--std", "0.5,0.5,0.5"], ["--std", "without --mean", "--mean 0,0,0"]),
+        (["--mean", "123.7,116.3,103.5", "--std", "58.4,57.1,57.4"], ["mean", "123.7", "divide by 255"]),
+        (["--mean", "0.5,0.5,0.5", "--std", "0.2,58,0.2"], ["std", "58", "divide by 255"]),
+        (["--device", "cuda:77"], ["--device 'cuda:77'", "this machine has: cpu"]),
+        (["--device", "meta"], ["--device 'meta'", "cannot be used"]),
+        (["--device", "gpu"], ["--device 'gpu'", "this machine has: cpu"]),
         (["--channels", "2"], ["channels", "1 or 3"]),
         (["--similarity", "cosin"], ["cosin", "cosine"]),
         (["--gate", "ca+.w1 maybe 3"], ["operator", "NAME[@EPS] OP NUMBER"]),
         (["--gate", "ca-.w1 > 3"], ["ca-.w1", "ca+.w1"]),
         (["--gate", "recall@5 > 0.5"], ["recall@5", "recall@3"]),
+        (["--gate", "ca+.w1@0.05.rank <= 10"], ["ca+.w1@0.05.rank", "ca+.w1.rank"]),
+        (["--gate", "ca+.w1.rank@0.05 <= 10"], ["0.05 is not tested for ca+.w1.rank", "tested: 0, 0.1", "--eps 0.05"]),
+        (["--gate", "ca+.w1@8/255 <= 10"], ["8/255 is not tested", "tested: 0, 0.1"]),
+        (["--gate", "ca+.w1.height > 3"], ["'ca+.w1.height'", "ca+.w1.rank"]),
+        (["--gate", "ca+.w1.kept_rank > 3"], ["'ca+.w1.kept_rank'", "ca+.w1.rank"]),
     ],
 )
 def test_flags(audit, refused, flags: list[str], words: list[str]) -> None:
@@ -152,7 +164,9 @@ def test_a_model_whose_embeddings_change_their_length_on_the_way(audit) -> None:
 
 
 def test_preprocessing_needs_a_model_that_takes_it(call, refused, labelled: Path) -> None:
-    refused(call("audit", "--data", labelled, "--size", 8, "--mean", "0.5", "--out", "r"), "--size", "--mean", "--model")
+    refused(
+        call("audit", "--data", labelled, "--size", 8, "--channels", 3, "--out", "r"), "--size", "--channels", "--model"
+    )
 
 
 def test_a_checkpoint_that_is_cut_off(audit, refused) -> None:
@@ -233,6 +247,9 @@ def test_named_sets_that_are_not_there(audit, refused, tmp_path: Path, monkeypat
 def test_pictures_without_labels(call, audit, refused, unlabelled: Path) -> None:
     refused(call("audit", "--data", unlabelled, "--threads", 1, "--out", "run"), "no labels", "--model")
     refused(audit("--out", "run", data=unlabelled, only="class"), "no labels", "class")
+    for gate in ("recall@1 > 0.5", "map@r > 0.5", "class > 3", "class.distance@0.1 > 3"):
+        said = audit("--out", "run", "--gate", gate, data=unlabelled, only="ca+,class")
+        refused(said, f"'{gate}'", "is not measured", "no labels", "sub-folder per class")
     said = audit("--out", "run", data=unlabelled, only="ca+,class,shift")
     assert said.code == 0, said.words
     summary = eb.records.load_summary(Path("run"))

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 import embattle as eb
-from embattle.audit import attack_unit, run
+from embattle.audit import AuditConfig, attack_unit, prospect, run
 from embattle.records import LocalStore
 
 
@@ -35,16 +36,27 @@ def test_gates_that_hold_and_gates_that_do_not(audit) -> None:
     assert "shift.distance" in Path("run/report.html").read_text()
 
 
-def test_a_gate_on_a_figure_that_is_not_there_costs_no_results(audit) -> None:
-    said = audit("--gate", "ca+.w1.height > 3", "--gate", "shift >= 0", "--out", "run")
-    assert said.code == 2
-    assert "'ca+.w1.height'" in said.words
-    assert "ca+.w1.rank" in said.words
-    assert "pass shift >= 0" in said.words
-    assert Path("run/report.html").is_file()
-    untested = audit("--gate", "ca+.w1@0.2 > 3", "--out", "run")
-    assert untested.code == 2
-    assert "tested: 0, 0.1" in untested.words
+def test_every_figure_of_a_summary_can_be_named_before_it_is_measured(
+    labelled: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    for folder in (labelled, unlabelled):
+        gallery = eb.data.load(str(folder), split="all")
+        embedder = eb.Embedder(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 8)))
+        config = AuditConfig(eps=(0.1, 0.2), attacked=2, steps=1, k=3)
+        _, summary = eb.audit.audit(config, gallery, embedder, out=tmp_path / folder.name)
+        planned = prospect(config, gallery)
+        assert set(planned["clean"]) == set(summary["clean"])
+        names = [
+            {
+                threat["threat"]: (threat["metric"], {point["eps"]: set(point["figures"]) for point in threat["curve"]})
+                for threat in told["threats"]
+            }
+            for told in (planned, summary)
+        ]
+        assert names[0] == names[1]
+        assert {row["scenario"] for row in summary["skipped"] if " " not in row["scenario"]} <= {
+            row["scenario"] for row in planned["skipped"]
+        }
 
 
 def test_the_same_command_goes_on_and_its_command_is_kept(audit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +71,8 @@ def test_the_same_command_goes_on_and_its_command_is_kept(audit, monkeypatch: py
     monkeypatch.setattr(run, "attack_cell", None)  # nothing is left to compute
     again = audit("--out", "run")
     assert (again.code, again.out) == (first.code, first.out)
+    assert "all 5 units were there" in again.err
+    assert "there" not in first.err
 
 
 def test_a_scenario_under_two_names_is_one(audit) -> None:
@@ -93,7 +107,9 @@ def test_an_interrupt_is_incomplete(audit) -> None:
     assert not Path("run/summary.json").exists()
     assert not Path("run/report.html").exists()
     assert len(LocalStore(Path("run")).done()) == 3
-    assert audit("--out", "run").code == 0
+    resumed = audit("--out", "run")
+    assert resumed.code == 0
+    assert "resumed: 3 of 5 units were there, in run" in resumed.err
     assert units("run") == units("whole")
 
 

@@ -28,7 +28,9 @@ def test_everything_is_made_again(call, finished: Path) -> None:
     summary["gates"] = []  # they were in the summary that was damaged
     assert eb.records.load_summary(finished) == summary
     assert call("report", finished, "--gate", "ca+.w1 >= 0").code == 0
-    assert {name: (finished / name).read_bytes() for name in before} == before
+    assert (finished / "report.html").read_bytes() == before["report.html"]
+    again = (finished / "summary.json").read_text()
+    assert again.replace('"given": "report"', '"given": "audit"').encode() == before["summary.json"]
 
 
 def test_torch_is_not_loaded(finished: Path) -> None:
@@ -44,21 +46,40 @@ def test_torch_is_not_loaded(finished: Path) -> None:
     assert (finished / "report.html").is_file()
 
 
-def test_earlier_gates_are_judged_again(call, finished: Path) -> None:
+def test_gates_of_the_audit_stay_and_those_of_a_report_do_not(call, finished: Path) -> None:
     said = call("report", finished, "--gate", "shift.distance > 100")
     assert said.code == 1
     assert "pass ca+.w1 >= 0" in said.words
     assert "FAIL shift.distance > 100" in said.words
-    again = call("report", finished)
-    assert again.code == 1
-    assert [gate["expression"] for gate in eb.records.load_summary(finished)["gates"]] == [
-        "ca+.w1 >= 0",
-        "shift.distance > 100",
+    gates = eb.records.load_summary(finished)["gates"]
+    assert [(gate["expression"], gate["given"]) for gate in gates] == [
+        ("ca+.w1 >= 0", "audit"),
+        ("shift.distance > 100", "report"),
     ]
+    again = call("report", finished)
+    assert again.code == 0
+    assert "pass ca+.w1 >= 0" in again.words
+    assert "shift.distance >" not in again.words + Path("run/report.html").read_text()
+    twice = call("report", finished, "--gate", "ca+.w1 >= 0")
+    assert twice.words.count("pass ca+.w1 >= 0") == 1
+    (kept,) = eb.records.load_summary(finished)["gates"]
+    assert kept["given"] == "audit"
     unknown = call("report", finished, "--gate", "ca+.w2 > 3")
     assert unknown.code == 2
     assert "'ca+.w2'" in unknown.words
     assert "ca+.w1" in unknown.words
+    assert "pass ca+.w1 >= 0" in unknown.words
+    untested = call("report", finished, "--gate", "ca+.w1@0.2 > 3")
+    assert untested.code == 2
+    assert "tested: 0, 0.1" in untested.words
+
+
+def test_gates_in_a_summary_of_an_earlier_version_are_the_audits(call, finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    for gate in summary["gates"]:
+        del gate["given"]
+    (finished / "summary.json").write_text(json.dumps(summary))
+    assert "pass ca+.w1 >= 0" in call("report", finished).words
 
 
 def test_markdown_goes_to_standard_output_alone(call, finished: Path) -> None:

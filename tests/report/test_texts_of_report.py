@@ -13,7 +13,7 @@ from rich.console import Console
 from embattle.errors import InputError
 from embattle.records import grades
 from embattle.records.summary import build_summary, write_json_atomic
-from embattle.report import phrases, render_markdown, terminal_table, write_report
+from embattle.report import figures, phrases, render_markdown, terminal_table, write_report
 from embattle.report.charts import spread
 from embattle.report.figures import eps_text, number
 
@@ -163,6 +163,24 @@ def test_terminal_table_says_grade_threat_eps_and_cost(summary):
     assert max(map(len, _printed(terminal_table(summary), width=80).splitlines())) <= 80
     assert "none up to" in text
     assert "Overall grade D." in text
+
+
+@pytest.mark.parametrize("levels", [1, 2, 8, 16, 33, 76.5, 254])
+@pytest.mark.parametrize("reached", [True, False])
+def test_no_digit_is_cut_off_in_80_columns(summary, levels, reached):
+    eps = levels / 255
+    for threat in summary["threats"]:
+        threat["half_eps"] = eps if reached else None
+        for point in threat["curve"][1:]:
+            point["eps"] = eps
+            point["figures"]["success"] |= {"value": 1.0, "ci": [0.962, 1.0]}
+            point["cost"] = {"forwards": 12_345.0, "backwards": 12_344.0, "seconds": 1234.56}
+    text = _printed(terminal_table(summary), width=80)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for part in (figures.eps_decimal(eps), f"{math.floor(levels)}/255", "12,345 fwd", "1,234.56 s", "100 % [96, 100]"):
+        assert part in text
+    assert ("none up to" in text) is not reached
 
 
 def test_terminal_table_passes_no_markup_and_no_control_characters(summary):

@@ -59,7 +59,7 @@ def test_progress_runs_from_what_is_done_to_the_whole(store: LocalStore) -> None
     tasks = [make(0, weight=2), make(1, halves, weight=4), make(2, weight=1)]
     execute(tasks[:1], store)
     seen: list[tuple[str, float, float]] = []
-    execute(tasks, store, lambda title, done, total: seen.append((title, done, total)))
+    execute(tasks, store, lambda title, done, total, left: seen.append((title, done, total)))
     assert seen == [
         ("task 1", 2, 7), ("task 1", 4, 7), ("task 1", 6, 7), ("task 1", 2, 7), ("task 2", 6, 7), ("done", 7, 7),
     ]  # fmt: skip

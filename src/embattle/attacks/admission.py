@@ -21,8 +21,11 @@ def pixels(x: Tensor, surrogate: Surrogate) -> Tensor:
     """Float pictures in [0, 1] on the first member's device, with the channels every member expects.
 
     Raises:
+        ConfigError: something that is no surrogate, such as a bare module.
         ModelError: a surrogate that only gives embeddings, no gradients.
     """
+    if isinstance(surrogate, type) or not isinstance(surrogate, Surrogate):
+        raise ConfigError(f"an attack needs an Embedder, not {_named(surrogate)}; wrap a module: Embedder(module, ...)")
     for member in surrogate.members:
         x = check_pixels(x, member.channels)
         if member.access != "gradient":
@@ -33,6 +36,10 @@ def pixels(x: Tensor, surrogate: Surrogate) -> Tensor:
             # Targets may come as embeddings: their length can only be checked against a model that has been asked once.
             member.embed(x[:1].cpu(), tile=1)
     return x.to(surrogate.members[0].device)
+
+
+def _named(thing: object) -> str:
+    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
 
 
 def ids(given: Sequence[str] | None, x: Tensor) -> tuple[str, ...]:
@@ -72,9 +79,15 @@ def bind(objective: Objective | Bound | Sequence[Bound], surrogate: Surrogate, c
     """The objective bound to every member, with as many rows as there are pictures.
 
     Raises:
-        ConfigError: embeddings as targets of an ensemble, bound objectives of another model, another number of rows.
+        ConfigError: no objective, or its class; embeddings as targets of an ensemble, bound objectives of another model,
+            another number of rows.
     """
     members = surrogate.members
+    for part in objective if isinstance(objective, list | tuple) else [objective]:
+        if isinstance(part, type) or not isinstance(part, Bound if part is not objective else Objective | Bound):
+            raise ConfigError(
+                f"an attack needs an objective, or bound ones; not {_named(part)}: build one, such as Shift(anchor=x)"
+            )
     if isinstance(objective, Objective):
         if objective.holds_embeddings and len(members) > 1:
             raise ConfigError(

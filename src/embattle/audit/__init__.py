@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from embattle.audit.config import DEFAULT_EPS, DEFAULT_SCENARIOS, AuditConfig
+from embattle.audit.describe import all_attacked, prospect
 from embattle.audit.run import Trained, audit
 from embattle.scenarios.scenario import SCENARIOS
 from embattle.scenarios.subject import Subject
 
-__all__ = ["DEFAULT_EPS", "DEFAULT_SCENARIOS", "SCENARIOS", "AuditConfig", "Subject", "Trained", "audit"]
+__all__ = [
+    "DEFAULT_EPS",
+    "DEFAULT_SCENARIOS",
+    "SCENARIOS",
+    "AuditConfig",
+    "Subject",
+    "Trained",
+    "all_attacked",
+    "audit",
+    "prospect",
+]

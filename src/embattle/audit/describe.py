@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from embattle.audit.attack_unit import build_attack
 from embattle.audit.config import AuditConfig
+from embattle.data import ImageSet
 from embattle.metrics import map_at_r, recall_at_k
 from embattle.runs import Output
 from embattle.scenarios.scenario import Scenario, named
-from embattle.scenarios.subject import Subject
+from embattle.scenarios.subject import Subject, page_length
 
 
 def usable(config: AuditConfig, *, labelled: bool) -> tuple[list[Scenario], list[Scenario]]:
@@ -20,10 +22,52 @@ def usable(config: AuditConfig, *, labelled: bool) -> tuple[list[Scenario], list
     return runs, [scenario for scenario in scenarios if scenario not in runs]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Prospect:
+    """What descriptions need to know, without a model."""
+
+    images: ImageSet
+    preserve: int
+    page: int
+
+
+def prospect(config: AuditConfig, gallery: ImageSet) -> dict[str, Any]:
+    """Which figures the summary of an audit is going to have, without their values: gates are looked up in it beforehand.
+
+    Args:
+        config: what will be tried.
+        gallery: the pictures the system searches.
+    """
+    runs, skipped = usable(config, labelled=gallery.labelled)
+    clean = dict.fromkeys(("recall@1", f"recall@{config.k}", "map@r"))
+    reason = _without_labels(gallery)
+    left_out = [scenario.name for scenario in skipped] + ([] if gallery.labelled else list(clean))
+    setting = _Prospect(images=gallery, preserve=config.preserve, page=page_length(len(gallery), config.k))
+    threats = []
+    for scenario in runs:
+        described = scenario.describe(setting)
+        figures = dict.fromkeys((*described["metrics"], "success"))
+        curve = [{"eps": eps, "figures": figures} for eps in (0.0, *config.eps)]
+        threats.append({"threat": scenario.name, "metric": described["metric"], "curve": curve})
+    return {
+        "clean": clean if gallery.labelled else {}, "threats": threats,
+        "skipped": [{"scenario": name, "reason": reason} for name in left_out],
+    }  # fmt: skip
+
+
+def _without_labels(gallery: ImageSet) -> str:
+    return f"{gallery.name} has no labels; give one sub-folder per class to run it"
+
+
+def all_attacked(config: AuditConfig, gallery: ImageSet) -> str:
+    """What to say where more pictures were to be attacked than there are."""
+    return f"attacked = {config.attacked:,} is more than the {len(gallery):,} pictures of {gallery.name}: all of them are."
+
+
 def describe(subject: Subject, config: AuditConfig) -> Output:
     """Rows on the subject, its clean quality, every threat, and what was skipped."""
     runs, skipped = usable(config, labelled=subject.images.labelled)
-    reason = f"{subject.images.name} has no labels; give one sub-folder per class to run it"
+    reason = _without_labels(subject.images)
     rows: list[dict[str, Any]] = [_subject_row(subject)]
     rows += _clean_rows(subject, config.seed)
     rows += [_threat_row(subject, scenario, config) for scenario in runs]
@@ -67,6 +111,8 @@ def _threat_row(subject: Subject, scenario: Scenario, config: AuditConfig) -> di
 
 def _notes(subject: Subject, config: AuditConfig) -> Sequence[str]:
     notes = list(subject.images.notes)
+    if config.attacked > len(subject.images):
+        notes.append(all_attacked(config, subject.images))
     small = [eps for eps in config.eps if eps * 255 < 1]
     if small:
         notes.append(

@@ -30,7 +30,12 @@ _EMBED_EFFORT, _TRAIN_EFFORT = 2.0, 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A model that the run trains itself before it audits it."""
+    """A model that the run trains itself before it audits it.
+
+    Args:
+        config: how; also on which device.
+        pictures: on which pictures.
+    """
 
     config: TrainConfig
     pictures: ImageSet
@@ -53,10 +58,18 @@ class _Session:
             model = {"train": self.model.config.model_dump(mode="json"), "pictures": self.model.pictures.fingerprint}
         else:
             model = {"fingerprint": self.model.fingerprint}
-        # Figures agree to the last digit only on one build of torch with one number of threads.
-        numerics = {"threads": torch.get_num_threads(), "torch": str(torch.__version__), "embattle": embattle.__version__}
+        # Figures agree to the last digit only on one build of torch, one kind of device, one number of threads.
+        numerics = {
+            "threads": torch.get_num_threads(), "torch": str(torch.__version__), "embattle": embattle.__version__,
+            "device": _kind_of_device(self.device),
+        }  # fmt: skip
         gallery = {"fingerprint": self.gallery.fingerprint}
         return {"audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": model, "numerics": numerics}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is audited."""
+        return torch.device(self.model.config.device) if isinstance(self.model, Trained) else self.model.device
 
     @cached_property
     def attacked(self) -> tuple[str, ...]:
@@ -76,6 +89,7 @@ class _Session:
             raise RunMismatch(
                 f"{path} is not the model this run trained and partly audited; put that one back, or delete the run folder"
             )
+        embedder.module.to(self.device)
         return embedder
 
     @cached_property
@@ -89,7 +103,7 @@ class _Session:
 
 def audit(
     config: AuditConfig, gallery: ImageSet, model: Embedder | Trained, *, command: str = "embattle audit",
-    out: Path | None = None, progress: Progress | None = None,
+    out: Path | None = None, progress: Progress | None = None, begun: Callable[[RunFolder], None] | None = None,
 ) -> tuple[RunFolder, dict[str, Any]]:  # fmt: skip
     """Runs an audit, or goes on with one, and writes summary.json.
 
@@ -100,6 +114,7 @@ def audit(
         command: the command line, for the report.
         out: the run folder; None: runs/<date>-audit-<hash8>, found again by the configuration's hash.
         progress: told before every unit.
+        begun: told the run folder before the first unit, with how many units an earlier start has finished.
 
     Returns:
         The run folder and the summary.
@@ -118,10 +133,17 @@ def audit(
     tasks = _plan(session)
     run = open_run("audit", session.hashed, [task.unit for task in tasks], command=command, out=out)
     place["run"] = run.path
+    if begun is not None:
+        begun(run)
     execute(tasks, run.store, progress)
     summary = build_summary(run.path)
     write_json_atomic(run.path / "summary.json", summary)
     return run, summary
+
+
+def _kind_of_device(device: torch.device) -> str:
+    """Two cards of one model count as one device, two models do not."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
 def _check_fit(config: AuditConfig, gallery: ImageSet) -> None:

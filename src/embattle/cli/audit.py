@@ -74,6 +74,7 @@ def audit(
     std: flags.Std = None,
     on_error: flags.OnError = "raise",
     threads: flags.Threads = None,
+    device: flags.Device = None,
 ) -> None:
     """Measure how easily a system can be manipulated.
 
@@ -85,13 +86,14 @@ def audit(
     }  # fmt: skip
     described = flags.preprocessing(similarity=similarity, size=size, channels=channels, mean=mean, std=std)
     gates = flags.gates(gate)
-    from embattle.cli.auditing import check_names, load_subject, run_audit
+    from embattle.cli.auditing import check_gates, load_subject, run_audit
 
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
-    check_names(gates, settings)
     gallery, subject = load_subject(
-        data, model, settings, data_root=data_root, on_error=on_error, threads=threads, preprocessing=described
-    )
+        data, model, settings, data_root=data_root, on_error=on_error, threads=threads, device=device,
+        preprocessing=described,
+    )  # fmt: skip
+    check_gates(gates, settings, gallery)
     run_audit(settings, gallery, subject, gates, command=context.obj, out=out)
 
 

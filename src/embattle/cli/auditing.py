@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from embattle import data as datasets
 from embattle import embedders, networks, rng
-from embattle.audit import AuditConfig, Trained, audit
+from embattle.audit import AuditConfig, Trained, all_attacked, audit, prospect
 from embattle.cli.flags import WhenDamaged
+from embattle.cli.progress import follow
 from embattle.cli.verdict import conclude
 from embattle.data import ImageSet
 from embattle.embedders import Embedder
 from embattle.errors import ConfigError, DataError
 from embattle.records import Gate
-from embattle.runs import Progress
+from embattle.runs import RunFolder
 from embattle.training import TrainConfig
 
 # The stand-in model is trained in under a minute on two cores: small pictures, and no more of them than that allows.
@@ -33,42 +30,37 @@ _MOST_TRAINING_PICTURES = 6000
 _TRAINING_PIXELS, _FEWEST_EPOCHS, _MOST_EPOCHS = 50e6, 3, 20
 
 
-def check_names(gates: Sequence[Gate], config: AuditConfig) -> None:
+def check_gates(gates: Sequence[Gate], config: AuditConfig, gallery: ImageSet) -> None:
     """Tells before an audit what can be told of its gates: whether they speak of something that it measures.
 
     Raises:
-        ConfigError: a gate on a scenario or clean figure that this audit does not have.
+        ConfigError: a gate on a scenario, figure or ε that this audit does not have.
     """
-    clean = ("recall@1", f"recall@{config.k}", "map@r")
+    planned = prospect(config, gallery) if gates else {}
     for gate in gates:
-        threat = any(gate.target == name or gate.target.startswith((f"{name}@", f"{name}.")) for name in config.scenarios)
-        if not threat and gate.target not in clean:
-            known = (*config.scenarios, *dict.fromkeys(clean))
-            near = difflib.get_close_matches(gate.target.partition("@")[0], known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
-            raise ConfigError(
-                f"gate {gate.expression!r}: this audit measures nothing called {gate.target!r}{hint} It measures "
-                f"{', '.join(known)}; add a scenario with --only."
-            )
+        gate.find(planned)
 
 
 def load_subject(
     data: str, model: str | None, config: AuditConfig, *, data_root: Path | None, on_error: WhenDamaged,
-    threads: int | None, preprocessing: Mapping[str, Any],
+    threads: int | None, device: str | None, preprocessing: Mapping[str, Any],
 ) -> tuple[ImageSet, Embedder | Trained]:  # fmt: skip
-    """The gallery and the model, or the plan to train one.
+    """The gallery and the model on its device, or the plan to train one.
 
     Raises:
-        ConfigError: preprocessing without a model that takes it, or an impossible number of threads.
+        ConfigError: preprocessing without a model that takes it, an impossible number of threads, no such device.
         DataError: pictures without labels and no model.
     """
     use_threads(threads)
+    place = None if device is None else usable_device(device)
     if model is not None:
         embedder = embedders.load(model, **preprocessing)
+        if place is not None:
+            embedder.module.to(place)
         return load_gallery(data, embedder, data_root=data_root, on_error=on_error), embedder
     if preprocessing:
         raise ConfigError(f"{', '.join('--' + name for name in preprocessing)} describes a model; give one with --model")
-    return _with_stand_in(data, config, data_root, on_error)
+    return _with_stand_in(data, config, data_root, on_error, str(place or "cpu"))
 
 
 def use_threads(threads: int | None) -> None:
@@ -80,6 +72,21 @@ def use_threads(threads: int | None) -> None:
     if threads is not None and threads < 1:
         raise ConfigError(f"--threads must be at least 1, not {threads}")
     torch.set_num_threads(threads or os.cpu_count() or 1)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device called `name`, with its number.
+
+    Raises:
+        ConfigError: it is not known, or this machine does not have it.
+    """
+    try:
+        return torch.empty(1, device=name).cpu().to(name).device
+    except (RuntimeError, AssertionError) as error:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        found = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
+        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
+        raise ConfigError(f"--device {name!r} cannot be used ({reason}); this machine has: {found}") from error
 
 
 def load_gallery(data: str, embedder: Embedder, *, data_root: Path | None, on_error: WhenDamaged) -> ImageSet:
@@ -109,7 +116,9 @@ def _stand_in_side(data: str) -> int:
     return 32 if data in datasets.DATASETS else 64
 
 
-def _with_stand_in(data: str, config: AuditConfig, root: Path | None, on_error: WhenDamaged) -> tuple[ImageSet, Trained]:
+def _with_stand_in(
+    data: str, config: AuditConfig, root: Path | None, on_error: WhenDamaged, device: str
+) -> tuple[ImageSet, Trained]:
     side = _stand_in_side(data)
     train = datasets.load(data, split="train", root=root, size=side, on_error=on_error)
     test = datasets.load(data, split="test", root=root, size=side, on_error=on_error)
@@ -126,7 +135,7 @@ def _with_stand_in(data: str, config: AuditConfig, root: Path | None, on_error: 
     affordable = int(_TRAINING_PIXELS / (len(train) * side**2))
     epochs = min(max(affordable, _FEWEST_EPOCHS), _MOST_EPOCHS)
     settings = TrainConfig.parse(
-        {**_STAND_IN, "epochs": epochs, "network_args": fitting, "seed": config.seed, "threads": threads}
+        {**_STAND_IN, "epochs": epochs, "network_args": fitting, "seed": config.seed, "threads": threads, "device": device}
     )
     return test, Trained(config=settings, pictures=train)
 
@@ -135,32 +144,27 @@ def run_audit(
     config: AuditConfig, gallery: ImageSet, model: Embedder | Trained, gates: Sequence[Gate], *, command: str,
     out: Path | None,
 ) -> None:  # fmt: skip
-    """Runs with a progress bar, writes summary.json and report.html, prints the table.
+    """Runs and tells on stderr how far it is, writes summary.json and report.html, prints the table.
 
     Raises:
         GateFailed: a gate does not hold.
         ConfigError: a gate on a figure that the run does not have.
     """
-    with _bar(Console(stderr=True)) as progress:
-        run, summary = audit(config, gallery, model, command=command, out=out, progress=progress)
+    if config.attacked > len(gallery):
+        _tell(all_attacked(config, gallery))
+    with follow() as progress:
+        run, summary = audit(
+            config, gallery, model, command=command, out=out, progress=progress, begun=_tell_what_was_there
+        )
     conclude(run.path, summary, gates)
 
 
-@contextmanager
-def _bar(console: Console) -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description:<32}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("loading", total=None)
+def _tell_what_was_there(run: RunFolder) -> None:
+    if run.found == run.planned:
+        _tell(f"finished before: all {run.planned} units were there, in {run.path}")
+    elif run.found:
+        _tell(f"resumed: {run.found} of {run.planned} units were there, in {run.path}")
 
-        def show(title: str, done: float, total: float) -> None:
-            bar.update(task, description=title, completed=done, total=total)
 
-        try:
-            yield show
-        except Exception:
-            # What went wrong is said in a sentence; an unfinished bar above it would only distract.
-            bar.update(task, visible=False)
-            raise
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)

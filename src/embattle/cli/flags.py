@@ -14,11 +14,11 @@ if TYPE_CHECKING:  # imported when a verb runs, not for its help
     from embattle.records import Gate
 
 Data = Annotated[
-    str, typer.Option(metavar="DATA", help="digits, mnist, fashion_mnist, or a folder of pictures: the gallery.")
+    str, typer.Option(metavar="DATA", help="The gallery: a folder of pictures, or a name from: embattle list datasets.")
 ]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="checkpoint:PATH, module:package.module:factory or hf:PATH."),
+    typer.Option(metavar="MODEL", help="KIND:PATH, such as module:package.module:factory; see: embattle list models."),
 ]
 DataRoot = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of the named data sets; $EMBATTLE_DATA if not given.")
@@ -46,6 +46,11 @@ OnError = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(metavar="N", help="Processor threads; all cores if not given.")]
 
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="cpu, or a torch device such as cuda:0; where the model is if not given."),
+]
+
 
 def preprocessing(
     *, similarity: str | None, size: int | None, channels: int | None, mean: str | None, std: str | None
@@ -53,24 +58,33 @@ def preprocessing(
     """What was given of the flags that describe a model's input and similarity.
 
     Raises:
-        ConfigError: a mean or std that is no list of numbers.
+        ConfigError: a mean or std that is no list of numbers, or one without the other.
     """
     flags = {
         "similarity": similarity, "size": size, "channels": channels, "mean": _numbers(mean, "--mean"),
         "std": _numbers(std, "--std"),
     }  # fmt: skip
-    return {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value is not None}
+    # Legal in mathematics, but on a command line nearly always one flag forgotten: figures of another model.
+    for name, missing, neutral in (("mean", "std", "1"), ("std", "mean", "0")):
+        if name in given and missing not in given:
+            nothing = ",".join(neutral for _ in str(given[name]).split(","))
+            raise ConfigError(
+                f"--{name} was given without --{missing}, and models that normalise use both; if yours really does "
+                f"not, write --{missing} {nothing}"
+            )
+    return given
 
 
-def gates(texts: Sequence[str] | None) -> list[Gate]:
-    """The gates named on the command line, read before anything runs: a typing error must not cost an audit.
+def gates(texts: Sequence[str] | None, given: Literal["audit", "report"] = "audit") -> list[Gate]:
+    """The gates named on the command line of a verb, read before anything runs: a typing error must not cost an audit.
 
     Raises:
         ConfigError: a text that is no gate.
     """
     from embattle.records import parse_gate
 
-    return [parse_gate(text) for text in texts or ()]
+    return [parse_gate(text, given) for text in texts or ()]
 
 
 def _numbers(text: str | None, flag: str) -> tuple[float, ...] | None:

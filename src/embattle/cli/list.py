@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embattle.cli.catalogue import KINDS
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -13,7 +15,7 @@ KindName = Annotated[
     str | None,
     typer.Argument(
         metavar="KIND",
-        help="attacks, objectives, updates, scenarios, networks, losses, datasets or models; all kinds if not given.",
+        help=f"{', '.join(KINDS)}; all kinds if not given.",
     ),
 ]
 
@@ -31,8 +33,6 @@ def list_parts(kind: KindName = None) -> None:
 def _overview() -> Table:
     from rich.table import Table
     from rich.text import Text
-
-    from embattle.cli.catalogue import KINDS
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for label, group in KINDS.items():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from embattle.audit.checkup import Check
-from embattle.data import data_root
+from embattle.data import DATASETS, data_root
 
 _REQUIRED = ("numpy", "pillow", "safetensors", "scikit-learn", "pydantic", "typer", "rich", "jinja2", "matplotlib")
 # Optional package: what it is for.
@@ -60,7 +60,7 @@ def _processor(environment: Mapping[str, Any]) -> Check:
     threads = torch.get_num_threads()
     finding = f"{environment['cpu']}: {threads} thread(s) on {usable} usable core(s)"
     if torch.cuda.is_available():
-        finding += "; there is a GPU too, and audits run on the processor"
+        finding += "; there is a GPU too: embattle audit --device cuda"
     if threads > usable:
         return Check(name="processor", status="warn", finding=finding, advice=f"give --threads {usable}: more only wait")
     return Check(name="processor", status="ok", finding=finding)
@@ -76,10 +76,10 @@ def _optional(package: str) -> Check:
 
 def _data_sets(root: Path | None) -> Check:
     folder = data_root(root)
-    found = [name for name in ("mnist", "fashion_mnist") if (folder / name).is_dir()]
+    found = [entry.name for entry in DATASETS if (folder / entry.name).is_dir()]
     if found:
         return Check(name="data root", status="ok", finding=f"{folder}: {', '.join(found)}")
-    finding = f"{folder} holds no data set yet; mnist and fashion_mnist are downloaded there on first use"
+    finding = f"{folder} holds no data set yet; those of embattle list datasets are fetched there on first use"
     return Check(name="data root", status="ok", finding=finding, advice="another folder: --data-root or $EMBATTLE_DATA")
 
 

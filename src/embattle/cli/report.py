@@ -21,16 +21,16 @@ Markdown = Annotated[bool, typer.Option("--markdown", help="Print the report as 
 def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> None:
     """Build a run's report again, on any machine.
 
-    Writes summary.json and report.html anew from the run's configuration and results. Gates that an earlier summary
-    holds are kept and judged again, with those given here.
+    Writes summary.json and report.html anew from the run's configuration and results. Gates of the audit are judged
+    again; gates given here are judged beside them, in this report only.
     """
-    given = flags.gates(gate)
+    given = flags.gates(gate, "report")
     from embattle.cli.verdict import conclude
     from embattle.records import build_summary
 
     if run.is_dir() and not (run / "config.json").is_file():
         raise InputError(f"{run} holds no run (it has no config.json); name the folder that embattle audit printed")
-    gates = _with_earlier(given, run)
+    gates = _with_those_of_the_audit(given, run)
     try:
         summary = build_summary(run)
         conclude(run, summary, gates, markdown=markdown)
@@ -50,12 +50,13 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
         )
 
 
-def _with_earlier(given: Sequence[Gate], run: Path) -> list[Gate]:
+def _with_those_of_the_audit(given: Sequence[Gate], run: Path) -> list[Gate]:
     from embattle.records import load_summary, parse_gate
 
     try:
-        earlier = [parse_gate(str(row["expression"])) for row in load_summary(run).get("gates", ())]
-    except (InputError, KeyError, TypeError):
-        earlier = []  # no summary yet, or a damaged one: it is about to be written anew
-    texts = {gate.expression for gate in given}
-    return [gate for gate in earlier if gate.expression not in texts] + list(given)
+        rows = load_summary(run).get("gates", ())
+        audited = [parse_gate(str(row["expression"])) for row in rows if row.get("given", "audit") == "audit"]
+    except (InputError, AttributeError, KeyError, TypeError):
+        audited = []  # no summary yet, or a damaged one: it is about to be written anew
+    texts = {gate.expression for gate in audited}
+    return audited + [gate for gate in given if gate.expression not in texts]

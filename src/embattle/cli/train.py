@@ -14,13 +14,13 @@ from embattle.errors import ConfigError
 if TYPE_CHECKING:  # torch is imported when the command runs, not for its help
     from embattle.training import Progress, TrainResult
 
-Data = Annotated[str, typer.Option(help="digits, mnist, fashion_mnist, or a folder with one sub-folder per class.")]
+Data = Annotated[str, typer.Option(help="A folder with one sub-folder per class, or a name from: embattle list datasets.")]
 Out = Annotated[Path, typer.Option(help="Checkpoint to write, ending in .safetensors.")]
-Network = Annotated[str, typer.Option(help="Network to train: c2f1, lenet, resnet18 or small.")]
+Network = Annotated[str, typer.Option(help="Network to train; see: embattle list networks.")]
 NetworkArg = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help="Argument of the network, for example dimension=512.")
 ]
-Loss = Annotated[str, typer.Option(help="Loss: triplet or contrastive.")]
+Loss = Annotated[str, typer.Option(help="Loss; see: embattle list losses.")]
 SimilarityName = Annotated[str, typer.Option(help="What the embedding will be searched with: cosine or euclidean.")]
 Margin = Annotated[float | None, typer.Option(help="Margin of the loss (0.2 cosine, 1.0 euclidean if not given).")]
 Epochs = Annotated[int, typer.Option(help="Passes over the training pictures.")]

@@ -21,11 +21,12 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from embattle.errors import ConfigError, InputError
 from embattle.records.figure import Figure
 
+GivenTo = Literal["audit", "report"]
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -48,6 +49,7 @@ class GateResult:
         ci: interval of that value, or None.
         passed: whether the condition holds.
         why: one sentence.
+        given: to which command the gate was given.
     """
 
     expression: str
@@ -55,6 +57,7 @@ class GateResult:
     ci: tuple[float, float] | None
     passed: bool
     why: str
+    given: GivenTo = "audit"
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON values."""
@@ -64,6 +67,7 @@ class GateResult:
             "ci": None if self.ci is None else list(self.ci),
             "passed": self.passed,
             "why": self.why,
+            "given": self.given,
         }
 
 
@@ -76,44 +80,27 @@ class Gate:
         target: the part before the operator, NAME or NAME@EPS; a summary tells which.
         op: ">", ">=", "<" or "<=".
         number: what the figure is compared with, in the figure's unit.
+        given: to which command: a gate of the audit belongs to its run, one of a report only to that report.
     """
 
     expression: str
     target: str
     op: str
     number: float
+    given: GivenTo = "audit"
 
-    def check(self, summary: Mapping[str, Any]) -> GateResult:
-        """Checks the gate on a summary.
+    def find(self, summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+        """The figures the gate speaks of, as the summary holds them, each with the place it is measured at.
+
+        Nothing is read but names, so that a gate can be refused before anything is measured.
 
         Args:
-            summary: the content of a summary.json.
+            summary: the content of a summary.json, or of one that is yet to come.
 
         Raises:
-            ConfigError: no figure has that name, or the ε was not tested; the message lists near names.
-
-        >>> figure = Figure(value=0.9, unit="share", n=10, undefined=0, failed=0, ci=None, method="", \
-higher_is_better=True)
-        >>> parse_gate("recall@1 >= 0.95").check({"clean": {"recall@1": figure.to_json()}, "threats": []}).passed
-        False
+            ConfigError: no figure has that name, or the ε is not tested; the message lists near names.
+            InputError: a point of the summary lacks the figure.
         """
-        places = self._figures(summary)
-        undefined = [(place, figure) for place, figure in places if figure.value is None]
-        if undefined:
-            place, figure = undefined[0]
-            why = f"{place} is {figure}: a figure without a value holds no gate."
-            return GateResult(expression=self.expression, measured=None, ci=None, passed=False, why=why)
-        # The worst place decides: when it holds, all hold.
-        worst = min if self.op.startswith(">") else max
-        place, figure = worst(places, key=lambda pair: pair[1].value if pair[1].value is not None else math.nan)
-        assert figure.value is not None
-        passed = _OPERATORS[self.op](figure.value, self.number)
-        among = f", the worst of {len(places)} tested ε" if len(places) > 1 else ""
-        why = f"{place} is {figure}{among}; the gate asks for {self.op} {self.number:g}."
-        return GateResult(expression=self.expression, measured=figure.value, ci=figure.ci, passed=passed, why=why)
-
-    def _figures(self, summary: Mapping[str, Any]) -> list[tuple[str, Figure]]:
-        """The figures the gate speaks of, each with the place it was measured at."""
         threats = _threat_figures(summary)
         name, _, suffix = self.target.rpartition("@")
         eps = _eps(suffix)
@@ -122,30 +109,71 @@ higher_is_better=True)
             points = [point for point in curve if math.isclose(point["eps"], eps, rel_tol=1e-6, abs_tol=1e-9)]
             if not points:
                 known = ", ".join(f"{point['eps']:g}" for point in curve) or "none"
-                raise ConfigError(f"gate {self.expression!r}: ε {suffix} was not tested for {name}; tested: {known}.")
-            return [(f"{name} at ε {points[0]['eps']:g}", _figure(points[0], figure))]
+                raise ConfigError(
+                    f"gate {self.expression!r}: ε {suffix} is not tested for {name}; tested: {known}. Name one of these, "
+                    f"or start an audit with --eps {suffix}."
+                )
+            return [(f"{name} at ε {points[0]['eps']:g}", _record(points[0], figure))]
         if self.target in summary["clean"]:
-            return [(self.target, Figure.from_json(summary["clean"][self.target]))]
+            return [(self.target, summary["clean"][self.target])]
         if self.target in threats:
             curve, figure = threats[self.target]
             points = [point for point in curve if point["eps"] > 0]
             if not points:
                 raise ConfigError(f"gate {self.expression!r}: {self.target} was not tested at any ε above 0.")
-            return [(f"{self.target} at ε {point['eps']:g}", _figure(point, figure)) for point in points]
-        raise ConfigError(self._unknown(name if eps is not None else self.target, {*threats, *summary["clean"]}))
+            return [(f"{self.target} at ε {point['eps']:g}", _record(point, figure)) for point in points]
+        raise ConfigError(self._unknown(name if eps is not None else self.target, summary, {*threats, *summary["clean"]}))
 
-    def _unknown(self, name: str, known: set[str]) -> str:
+    def check(self, summary: Mapping[str, Any]) -> GateResult:
+        """Checks the gate on a summary.
+
+        Args:
+            summary: the content of a summary.json.
+
+        Raises:
+            ConfigError: no figure has that name, or the ε is not tested; the message lists near names.
+
+        >>> figure = Figure(value=0.9, unit="share", n=10, undefined=0, failed=0, ci=None, method="", \
+higher_is_better=True)
+        >>> parse_gate("recall@1 >= 0.95").check({"clean": {"recall@1": figure.to_json()}, "threats": []}).passed
+        False
+        """
+        places = [(place, Figure.from_json(record)) for place, record in self.find(summary)]
+        undefined = [(place, figure) for place, figure in places if figure.value is None]
+        if undefined:
+            place, figure = undefined[0]
+            why = f"{place} is {figure}: a figure without a value holds no gate."
+            return self._result(None, None, False, why)
+        # The worst place decides: when it holds, all hold.
+        worst = min if self.op.startswith(">") else max
+        place, figure = worst(places, key=lambda pair: pair[1].value if pair[1].value is not None else math.nan)
+        assert figure.value is not None
+        passed = _OPERATORS[self.op](figure.value, self.number)
+        among = f", the worst of {len(places)} tested ε" if len(places) > 1 else ""
+        why = f"{place} is {figure}{among}; the gate asks for {self.op} {self.number:g}."
+        return self._result(figure.value, figure.ci, passed, why)
+
+    def _result(self, measured: float | None, ci: tuple[float, float] | None, passed: bool, why: str) -> GateResult:
+        return GateResult(
+            expression=self.expression, measured=measured, ci=ci, passed=passed, why=why, given=self.given
+        )  # fmt: skip
+
+    def _unknown(self, name: str, summary: Mapping[str, Any], known: set[str]) -> str:
+        for row in summary.get("skipped", ()):
+            if self.target == row["scenario"] or self.target.startswith((f"{row['scenario']}.", f"{row['scenario']}@")):
+                return f"gate {self.expression!r}: {row['scenario']} is not measured: {row['reason']}."
         near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         names = ", ".join(sorted(known)) or "none"
         return f"gate {self.expression!r}: this run has no figure {name!r}. {hint}It has: {names}."
 
 
-def parse_gate(text: str) -> Gate:
+def parse_gate(text: str, given: GivenTo = "audit") -> Gate:
     """Reads a gate.
 
     Args:
         text: `NAME[@EPS] OP NUMBER`, at most 200 characters.
+        given: to which command.
 
     Raises:
         ConfigError: the text is no gate; the message says what to write.
@@ -163,7 +191,7 @@ def parse_gate(text: str) -> Gate:
         raise ConfigError(f"gate {text!r}: {target!r} is no name of a figure; {_WRITE}")
     if not _NUMBER.fullmatch(number) or not math.isfinite(float(number)):
         raise ConfigError(f"gate {text!r}: {number!r} is no finite number; {_WRITE}")
-    return Gate(expression=text, target=target, op=op, number=float(number))
+    return Gate(expression=text, target=target, op=op, number=float(number), given=given)
 
 
 def _eps(text: str) -> float | None:
@@ -186,7 +214,8 @@ def _threat_figures(summary: Mapping[str, Any]) -> dict[str, tuple[list[Mapping[
     return names
 
 
-def _figure(point: Mapping[str, Any], name: str) -> Figure:
+def _record(point: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if name not in point["figures"]:
         raise InputError(f"the summary has no figure {name!r} at ε {point['eps']:g}; rebuild it with embattle report.")
-    return Figure.from_json(point["figures"][name])
+    record: Mapping[str, Any] = point["figures"][name]
+    return record

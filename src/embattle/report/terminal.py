@@ -70,7 +70,7 @@ def _half(threat: Record, point: Record | None) -> Text:
     if point is None:
         return _text("not measured")
     eps, levels = figures.eps_decimal(point["eps"]), figures.eps_text(point["eps"])
-    return _lines(eps, levels) if threat.get("half_eps") is not None else _lines("none up to", f"{eps} ({levels})")
+    return _lines("" if threat.get("half_eps") is not None else "none up to", eps, levels)
 
 
 def _lines(*lines: str) -> Text:

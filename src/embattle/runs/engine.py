@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from embattle.errors import EmbattleError, RunIncomplete
 from embattle.records import LocalStore, Unit
+from embattle.runs.forecast import Forecast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,10 @@ class Task:
 
 
 class Progress(Protocol):
-    """Told what is being done and how much of the whole is finished."""
+    """Told what is being done, how much of the whole is finished, and how long the rest takes."""
 
-    def __call__(self, title: str, done: float, total: float) -> None:
-        """`done` of `total` weights are finished; `title` is what comes next."""
+    def __call__(self, title: str, done: float, total: float, left: float | None, /) -> None:
+        """`done` of `total` weights are finished; `title` is what comes next; `left` seconds remain, None: not known."""
         ...
 
 
@@ -63,6 +64,10 @@ def execute(tasks: Sequence[Task], store: LocalStore, progress: Progress | None 
         EmbattleError: from the work of a unit, as it is.
     """
     finished = set(store.done())
+    forecast = Forecast(list(tasks))
+    for task in tasks:
+        if task.unit.id in finished:
+            forecast.finished(task, store.cost(task.unit.id).get("seconds"))
     done = sum(task.weight for task in tasks if task.unit.id in finished)
     total = sum(task.weight for task in tasks)
     for task in tasks:
@@ -70,17 +75,23 @@ def execute(tasks: Sequence[Task], store: LocalStore, progress: Progress | None 
             continue
         missing = [need for need in task.unit.needs if need not in finished]
         assert not missing, f"{task.title} comes before a unit that it needs"
-        _compute(task, store, _ticker(progress, task, done, total))
+        started = time.perf_counter()
+        _compute(task, store, _ticker(progress, forecast, task, done, total))
+        forecast.finished(task, time.perf_counter() - started)
         finished.add(task.unit.id)
         done += task.weight
     if progress is not None:
-        progress("done", total, total)
+        progress("done", total, total, 0.0)
 
 
-def _ticker(progress: Progress | None, task: Task, done: float, total: float) -> Tick:
+def _ticker(progress: Progress | None, forecast: Forecast, task: Task, done: float, total: float) -> Tick:
+    started = time.perf_counter()
+
     def tick(share: float) -> None:
         if progress is not None:
-            progress(task.title, done + min(max(share, 0.0), 1.0) * task.weight, total)
+            share = min(max(share, 0.0), 1.0)
+            left = forecast.left(task, share, time.perf_counter() - started)
+            progress(task.title, done + share * task.weight, total, left)
 
     tick(0.0)
     return tick

@@ -27,11 +27,15 @@ class RunFolder:
         path: the folder.
         store: its finished units.
         resumed: whether the folder was there before.
+        planned: how many units the run has.
+        found: how many of them were finished before.
     """
 
     path: Path
     store: LocalStore
     resumed: bool
+    planned: int
+    found: int
 
 
 def configuration_hash(config: Mapping[str, Any]) -> str:
@@ -76,7 +80,9 @@ def open_run(
         write_json_atomic(path / "env.json", describe_environment(command))
         content = {"hash": digest, "name": name, "config": config, "plan": [unit.id for unit in plan]}
         write_json_atomic(path / "config.json", content)
-    return RunFolder(path=path, store=LocalStore(path), resumed=resumed)
+    store = LocalStore(path)
+    found = len(store.done() & {unit.id for unit in plan})
+    return RunFolder(path=path, store=store, resumed=resumed, planned=len(plan), found=found)
 
 
 def _find(parent: Path, name: str, digest: str) -> Path:

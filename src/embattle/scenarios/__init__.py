@@ -5,7 +5,7 @@ The audit asks it of the owner's system, the protocols of the papers' models. On
 
 from __future__ import annotations
 
-from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Scenario, Shown, named
+from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Scenario, Setting, Shown, named
 from embattle.scenarios.subject import Subject, check_gallery, page_length
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Exhibit",
     "Measured",
     "Scenario",
+    "Setting",
     "Shown",
     "Subject",
     "check_gallery",

@@ -12,7 +12,7 @@ from torch import Tensor
 from embattle.attacks.objectives import CandidateRank
 from embattle.metrics import normalised_rank, ranks
 from embattle.scenarios.lists import displayed
-from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured
+from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
 from embattle.scenarios.subject import Subject
 
 
@@ -35,7 +35,7 @@ class _Candidate:
         """As in gates and figures."""
         return f"{self.family}.w{self.width}"
 
-    def describe(self, subject: Subject) -> Mapping[str, Any]:
+    def describe(self, subject: Setting) -> Mapping[str, Any]:
         """For people; see `Scenario.describe`."""
         rank = {"unit": "%", "higher_is_better": self.direction == "raise", "title": "mean rank of the attacked item"}
         which = "its query" if self.width == 1 else f"each of its {self.width} queries"

@@ -12,7 +12,7 @@ from torch import Tensor
 from embattle.attacks.objectives import QueryRank
 from embattle.metrics import normalised_rank, ranks
 from embattle.scenarios.lists import displayed
-from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured
+from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
 from embattle.scenarios.subject import Subject
 
 _RAISE_ADVICE = (
@@ -43,7 +43,7 @@ class _Query:
         """As in gates and figures."""
         return f"{self.family}.m{self.width}"
 
-    def describe(self, subject: Subject) -> Mapping[str, Any]:
+    def describe(self, subject: Setting) -> Mapping[str, Any]:
         """For people; see `Scenario.describe`."""
         raising = self.direction == "raise"
         metrics = {"rank": {"unit": "%", "higher_is_better": raising, "title": "mean rank of the chosen items"}}

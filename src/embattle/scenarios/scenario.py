@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from embattle.attacks import Objective
+from embattle.data import ImageSet
 from embattle.errors import ConfigError
 from embattle.registry import Registry
 from embattle.scenarios.subject import Subject
@@ -52,6 +53,25 @@ class Exhibit:
     rank_after: int
 
 
+class Setting(Protocol):
+    """What a description speaks of. A gallery and the settings give it before there is a model."""
+
+    @property
+    def images(self) -> ImageSet:
+        """The gallery's pictures."""
+        ...
+
+    @property
+    def preserve(self) -> int:
+        """How many neighbours a semantics-preserving query attack keeps."""
+        ...
+
+    @property
+    def page(self) -> int:
+        """Length of a list's first page."""
+        ...
+
+
 class Scenario(Protocol):
     """One thing an attacker may try, with how it is attacked, measured and shown."""
 
@@ -62,7 +82,7 @@ class Scenario(Protocol):
         """As in gates and figures, such as "ca+.w1"."""
         ...
 
-    def describe(self, subject: Subject) -> Mapping[str, Any]:
+    def describe(self, subject: Setting) -> Mapping[str, Any]:
         """Title, question, direction, headline metric, metrics, criterion and advice, for people."""
         ...
 

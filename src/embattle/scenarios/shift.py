@@ -13,7 +13,7 @@ from embattle.attacks.objectives import Shift
 from embattle.errors import ConfigError
 from embattle.metrics import max_shift, normalised_rank, ranks
 from embattle.scenarios.lists import displayed
-from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured
+from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
 from embattle.scenarios.subject import Subject
 
 _DISTANCE = {"unit": "distance", "higher_is_better": False, "title": "mean distance from the clean embedding"}
@@ -54,7 +54,7 @@ class Unfindable(_Shifted):
 
     name = "shift"
 
-    def describe(self, subject: Subject) -> Mapping[str, Any]:
+    def describe(self, subject: Setting) -> Mapping[str, Any]:
         """For people; see `Scenario.describe`."""
         title = "mean rank of the clean original in the list of the changed picture"
         return {
@@ -85,7 +85,7 @@ class Misread(_Shifted):
     name = "class"
     needs_labels = True
 
-    def describe(self, subject: Subject) -> Mapping[str, Any]:
+    def describe(self, subject: Setting) -> Mapping[str, Any]:
         """For people; see `Scenario.describe`."""
         recall = {"unit": "%", "higher_is_better": True, "title": "pictures whose nearest neighbour has their class"}
         return {

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from embattle.attacks.loop import Attack, check_count
-from embattle.attacks.recipes import ATTACKS
+from embattle.attacks.recipes import ATTACKS, recipe
 from embattle.attacks.updates.adaptive import Adaptive
 from embattle.attacks.updates.momentum import Momentum
 from embattle.attacks.updates.steepest import Steepest
@@ -30,6 +30,7 @@ def ranking_steps(eps: float) -> tuple[float, int]:
 
 
 @ATTACKS.register("fgsm", example=lambda: _example("fgsm"), paper="Goodfellow et al. 2015, section 4", access="gradient")
+@recipe
 def fgsm(*, budget: Budget, **parts: Any) -> Attack:
     """One step of size ε along the steepest direction.
 
@@ -47,6 +48,7 @@ def fgsm(*, budget: Budget, **parts: Any) -> Attack:
     access="gradient",
     differs="starts at the clean picture unless start='random'; keeps the best iterate unless keep='last'",
 )
+@recipe
 def pgd(
     *, budget: Budget, steps: int | None = None, step_size: float | None = None, rule: str = "", **parts: Any
 ) -> Attack:
@@ -78,6 +80,7 @@ def pgd(
     "mi-fgsm", example=lambda: _example("mi-fgsm", steps=5), paper="Dong et al. 2018, Algorithm 1", access="gradient",
     differs="keeps the best iterate unless keep='last'",
 )  # fmt: skip
+@recipe
 def mi_fgsm(*, budget: Budget, steps: int = 10, step_size: float | None = None, decay: float = 1.0, **parts: Any) -> Attack:
     """Momentum iterative FGSM: steps along the accumulated, L1-normalised gradient.
 
@@ -100,6 +103,7 @@ def mi_fgsm(*, budget: Budget, steps: int = 10, step_size: float | None = None, 
     access="gradient",
     differs="starts at the clean picture unless start='random'; any objective",
 )
+@recipe
 def apgd(*, budget: Budget, steps: int = 30, **parts: Any) -> Attack:
     """Auto-PGD: no step size to choose; it halves where progress stalls. The audit's default.
 
