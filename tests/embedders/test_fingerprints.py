@@ -47,11 +47,19 @@ def test_the_fingerprint_changes_with_the_model(change):
         lambda m: m.load_state_dict({key: value * 2 for key, value in m.state_dict().items()}),
         lambda m: setattr(m[0], "weight", nn.Parameter(m[0].weight + 1)),
         lambda m: m.__setitem__(2, nn.Tanh()),
+        lambda m: m[0].weight.data.view(-1)[3].add_(1e-6),
+        lambda m: m[4].weight.data.view(-1)[70_000].add_(1e-6),
+        lambda m: m[4].weight.data.copy_(m[4].weight.data.flip(0)),
+        lambda m: m[4].weight.detach().numpy().__setitem__((5, 6), 0.5),
+        lambda m: m[1].num_batches_tracked.data.add_(1),
     ],
-    ids=["written to", "loaded", "exchanged", "another layer"],
-)
+    ids=[
+        "written to", "loaded", "exchanged", "another layer", "past autograd", "past autograd in a large layer",
+        "past autograd in another order", "through numpy", "a counter",
+    ],
+)  # fmt: skip
 def test_a_fingerprint_that_was_asked_for_is_not_kept_when_the_model_changes(change):
-    member = Embedder(network(), **BASE)
+    member = Embedder(nn.Sequential(*network(), nn.Linear(72, 1024)), **BASE)
     before = member.fingerprint
     with torch.no_grad():
         change(member.module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class Flight:
         state: the update rule's state, first axis S.
         rows: (n,) positions of the pictures.
         owner: (n,) which perturbation of this flight each picture carries.
+        clean: (n, C, H, W) the pictures without perturbation.
         constants: the objective's constants, first axis n.
     """
 
@@ -43,6 +45,7 @@ class Flight:
     state: Tree
     rows: Tensor
     owner: Tensor
+    clean: Tensor
     constants: Tree
 
     @classmethod
@@ -71,9 +74,9 @@ class Flight:
         owner = torch.cat([torch.full((len(job.rows),), i) for i, job in enumerate(jobs)])
         flight = cls(
             jobs=tuple(jobs), delta=delta, step=torch.zeros(len(jobs), dtype=torch.long), state={}, rows=rows, owner=owner,
-            constants=constants(rows),
+            clean=x[rows], constants=constants(rows),
         )  # fmt: skip
-        delta = PixelSpace(budget=budget, clean=x[rows], flight=flight).project(delta)
+        delta = PixelSpace(budget=budget, flight=flight).project(delta)
         return replace(flight, delta=delta, state=init(delta))
 
     def joined(self, other: Flight) -> Flight:
@@ -85,6 +88,7 @@ class Flight:
             state=join(self.state, other.state),
             rows=torch.cat([self.rows, other.rows]),
             owner=torch.cat([self.owner, other.owner + len(self.jobs)]),
+            clean=torch.cat([self.clean, other.clean]),
             constants=join(self.constants, other.constants),
         )
 
@@ -98,7 +102,7 @@ class Flight:
         chosen = Flight(
             jobs=tuple(self.jobs[i] for i in slots.tolist()), delta=self.delta[slots], step=self.step[slots],
             state=take(self.state, slots), rows=self.rows[rows], owner=new_place[self.owner[rows]],
-            constants=take(self.constants, rows),
+            clean=self.clean[rows], constants=take(self.constants, rows),
         )  # fmt: skip
         return chosen, rows
 
@@ -106,9 +110,23 @@ class Flight:
         """The flight one step later."""
         return replace(self, delta=delta, state=state, step=self.step + 1)
 
-    def pictures(self, x: Tensor) -> Tensor:
+    @cached_property
+    def places(self) -> Tensor:
+        """(S,) which perturbation of the whole call each is."""
+        return torch.tensor([job.perturbation for job in self.jobs])
+
+    @property
+    def alone(self) -> bool:
+        """Whether no perturbation is shared: rows enter in the order of their perturbations, so owner is 0, 1, 2, ..."""
+        return len(self.rows) == len(self.jobs)
+
+    def per_row(self, values: Tensor) -> Tensor:
+        """(S, ...) per perturbation -> (n, ...) per picture."""
+        return values if self.alone else values[self.owner]
+
+    def pictures(self) -> Tensor:
         """The adversarial pictures in flight, (n, C, H, W) in [0, 1]."""
-        return (x[self.rows] + self.delta[self.owner]).clamp(0, 1)
+        return (self.clean + self.per_row(self.delta)).clamp_(0, 1)
 
     def keys(self, seed: int, ids: Sequence[str], *, live: bool) -> Rows:
         """What random draws of this iteration are keyed by."""
@@ -121,8 +139,7 @@ class Flight:
 
     def mean_over_rows(self, values: Tensor) -> Tensor:
         """(n, ...) per picture -> (S, ...) mean per perturbation; a picture alone keeps its value to the bit."""
-        if len(self.rows) == len(self.jobs):
-            # Rows enter in the order of their perturbations, so one row each means owner is 0, 1, 2, ...
+        if self.alone:
             return values
         total = torch.zeros(len(self.jobs), *values.shape[1:], dtype=values.dtype, device=values.device)
         total.index_add_(0, self.owner.to(values.device), values)
@@ -131,7 +148,7 @@ class Flight:
 
     def mean_loss(self, loss: Tensor) -> Tensor:
         """(n,) per picture -> (S,) mean over those of a perturbation's pictures where it is finite; -inf where none is."""
-        if len(self.rows) == len(self.jobs):
+        if self.alone:
             return loss
         finite = torch.isfinite(loss)
         share = self.mean_over_rows(finite.to(loss.dtype))
@@ -140,6 +157,8 @@ class Flight:
 
     def all_rows(self, flags: Tensor) -> Tensor:
         """(n,) per picture -> (S,) whether every picture of the perturbation has it."""
+        if self.alone:
+            return flags.cpu()
         failing = torch.bincount(self.owner[~flags.cpu()], minlength=len(self.jobs))
         return failing == 0
 
@@ -149,14 +168,13 @@ class PixelSpace:
     """Where perturbations of a flight may be: the budget's ball cut with the pixel box of their pictures."""
 
     budget: Budget
-    clean: Tensor
     flight: Flight
 
     def project(self, delta: Tensor) -> Tensor:
         """Back into the ball, then clipped per picture; a shared perturbation becomes the mean of its clipped copies."""
         delta = self.budget.project(delta)
-        per_row = delta[self.flight.owner]
-        return self.flight.mean_over_rows((self.clean + per_row).clamp(0, 1) - self.clean)
+        clean = self.flight.clean
+        return self.flight.mean_over_rows((clean + self.flight.per_row(delta)).clamp_(0, 1).sub_(clean))
 
 
 def _zero(keys: Rows, like: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -114,7 +115,11 @@ class Attack:
                 judge=Judge(surrogate=surrogate, bounds=bounds, transforms=self.transforms, tile=tile),
                 x=x, seed=seed, ids=names, owners=owners, tally=Tally.empty(x, owners), room=tile * tiles_in_flight,
             )  # fmt: skip
-            run.go()
+            with ExitStack() as frozen:
+                # Once around all steps: putting every layer into eval mode takes longer than some layers compute.
+                for member in surrogate.members:
+                    frozen.enter_context(member.frozen())
+                run.go()
             return run.tally.result(
                 x, ids=names, budget=self.budget, seed=seed, seconds=time.perf_counter() - started,
                 shared=groups is not None, has_criterion=run.has_criterion,
@@ -177,23 +182,25 @@ class _Run:
         seen = self._evaluate(flight, gradient=not bool(at_end.all()))
         scored = self._score_on_plain_model(flight, seen)
         self.has_criterion |= scored.success is not None
-        moving = ~at_end[flight.owner]
+        moving = ~flight.per_row(at_end)
         self.tally.count(flight.rows, forwards=1, backwards=moving)
-        unsteady = ~seen.steady.cpu() & moving
-        self.tally.note_non_finite(flight.rows, ~(seen.finite & scored.finite).cpu() | unsteady)
+        if not (seen.sound and scored.sound):
+            unsteady = ~seen.steady.cpu() & moving
+            self.tally.note_non_finite(flight.rows, ~(seen.finite & scored.finite).cpu() | unsteady)
         self.tally.score(flight, scored, keep=self.attack.keep, at_end=at_end)
         done = at_end | self._left_by_success(flight, scored)
         self._requeue(flight, done, queue)
-        stay = torch.nonzero(~done).flatten()
-        if len(stay) == 0:
+        if bool(done.all()):
             return None
-        remaining, rows = flight.only(stay)
         assert seen.grad is not None
+        if not bool(done.any()):
+            return self._move(flight, seen.loss, seen.grad)
+        remaining, rows = flight.only(torch.nonzero(~done).flatten())
         return self._move(remaining, seen.loss[rows], seen.grad[rows])
 
     def _evaluate(self, flight: Flight, *, gradient: bool, live: bool = True) -> Evaluation:
         rows = flight.keys(self.seed, self.ids, live=live)
-        return self.judge.evaluate(flight.pictures(self.x), flight.constants, rows, gradient=gradient)
+        return self.judge.evaluate(flight.pictures(), flight.constants, rows, gradient=gradient)
 
     def _score_on_plain_model(self, flight: Flight, seen: Evaluation) -> Evaluation:
         # Under random transforms or dropout the step's own loss is noise: the best of many noisy numbers is a lucky one.
@@ -211,8 +218,8 @@ class _Run:
             return nobody
         # Only a picture that survives being saved has succeeded.
         asked, rows = flight.only(torch.nonzero(claimed).flatten())
-        clean = self.x[asked.rows]
-        saved = self.attack.budget.eight_bit(clean, asked.pictures(self.x)).to(clean.dtype) / 255
+        clean = asked.clean
+        saved = self.attack.budget.eight_bit(clean, asked.pictures()).to(clean.dtype) / 255
         keys = asked.keys(self.seed, self.ids, live=False)
         again = self.judge.evaluate(saved, asked.constants, keys, gradient=False)
         self.tally.count(asked.rows, forwards=1)
@@ -224,6 +231,8 @@ class _Run:
         return nobody
 
     def _requeue(self, flight: Flight, done: Tensor, queue: deque[Job]) -> None:
+        if self.attack.restarts == 1:
+            return
         for slot in torch.nonzero(done).flatten().tolist():
             job = flight.jobs[slot]
             finished = self.attack.leave_on_success and self.tally.is_settled(job.perturbation)
@@ -233,8 +242,9 @@ class _Run:
     def _move(self, flight: Flight, loss: Tensor, grad: Tensor) -> Flight:
         slot_grad, slot_loss = flight.mean_over_rows(grad), flight.mean_loss(loss)
         still = slot_grad.flatten(1).abs().amax(1) == 0
-        self.tally.count_zero_gradient(flight.rows, still[flight.owner])
-        space = PixelSpace(budget=self.attack.budget, clean=self.x[flight.rows], flight=flight)
+        if bool(still.any()):
+            self.tally.count_zero_gradient(flight.rows, flight.per_row(still))
+        space = PixelSpace(budget=self.attack.budget, flight=flight)
         point = Point(
             delta=flight.delta, grad=slot_grad, loss=slot_loss, step=flight.step.to(grad.device), steps=self.attack.steps
         )

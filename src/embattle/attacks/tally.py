@@ -13,7 +13,6 @@ from torch import Tensor
 from embattle.attacks.flight import Flight
 from embattle.attacks.result import AttackResult
 from embattle.attacks.tile import Evaluation
-from embattle.attacks.tree import where
 from embattle.budget import Budget
 
 
@@ -65,7 +64,9 @@ class Tally:
 
     def score(self, flight: Flight, seen: Evaluation, *, keep: Literal["best", "last"], at_end: Tensor) -> None:
         """Keeps the iterate in flight where it is better: success first, then loss. "last" looks at final iterates only."""
-        places = torch.tensor([job.perturbation for job in flight.jobs])
+        if keep == "last" and not bool(at_end.any()):
+            return
+        places = flight.places
         loss = flight.mean_loss(seen.loss).cpu()
         success = self._slot_success(flight, seen)
         old_loss, old_success = self.best[places], self.best_success[places]
@@ -78,11 +79,10 @@ class Tally:
         """Takes the iterates in flight whose 8-bit pictures succeeded as final; `rows` maps them into `seen`."""
         part = Evaluation(
             loss=seen.loss[rows], success=seen.success[rows] if seen.success is not None else None, grad=None,
-            finite=seen.finite[rows], steady=seen.steady[rows],
+            finite=seen.finite[rows], steady=seen.steady[rows], sound=seen.sound,
         )  # fmt: skip
         self._write(flight, part, confirmed)
-        places = torch.tensor([job.perturbation for job in flight.jobs])
-        self.settled[places[confirmed]] = True
+        self.settled[flight.places[confirmed]] = True
 
     def _slot_success(self, flight: Flight, seen: Evaluation) -> Tensor:
         if seen.success is None:
@@ -90,11 +90,13 @@ class Tally:
         return flight.all_rows(seen.success)
 
     def _write(self, flight: Flight, seen: Evaluation, slots: Tensor) -> None:
-        places = torch.tensor([job.perturbation for job in flight.jobs])
-        self.delta[places] = where(slots.to(flight.delta.device), flight.delta, self.delta[places])
-        self.best[places] = torch.where(slots, flight.mean_loss(seen.loss).cpu(), self.best[places])
-        self.best_success[places] = torch.where(slots, self._slot_success(flight, seen), self.best_success[places])
-        chosen = slots[flight.owner]
+        if not bool(slots.any()):
+            return
+        places = flight.places[slots]
+        self.delta[places.to(self.delta.device)] = flight.delta[slots.to(flight.delta.device)]
+        self.best[places] = flight.mean_loss(seen.loss).cpu()[slots]
+        self.best_success[places] = self._slot_success(flight, seen)[slots]
+        chosen = flight.per_row(slots)
         rows = flight.rows[chosen]
         self.loss[rows] = seen.loss.cpu()[chosen]
         if seen.success is not None:

@@ -26,7 +26,7 @@ class Evaluation:
 
     Where the loss was not finite it is -inf and no success; where the gradient was not finite it is zero. `finite` speaks
     of the loss, `steady` of the gradient (True where none was asked for), so that what is said of a final iterate does not
-    depend on whether others in the tile still needed gradients.
+    depend on whether others in the tile still needed gradients. `sound` says that all of both are.
     """
 
     loss: Tensor
@@ -34,6 +34,15 @@ class Evaluation:
     grad: Tensor | None
     finite: Tensor
     steady: Tensor
+    sound: bool
+
+    def first(self, n: int) -> Evaluation:
+        """Without the padding behind the first n rows."""
+        return Evaluation(
+            loss=self.loss[:n], success=None if self.success is None else self.success[:n],
+            grad=None if self.grad is None else self.grad[:n], finite=self.finite[:n], steady=self.steady[:n],
+            sound=self.sound,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +65,15 @@ class Judge:
 
     def evaluate(self, x: Tensor, constants: Tree, rows: Rows, *, gradient: bool) -> Evaluation:
         """Evaluates (n, C, H, W) pictures tile by tile; `rows.live` False means without transforms and model edits."""
-        parts = [self._tile(x, constants, rows, first, gradient) for first in range(0, len(x), self.tile)]
+        if len(x) == self.tile:
+            return self._tile(x, constants, rows, gradient)
+        parts = []
+        for index in torch.arange(len(x)).split(self.tile):
+            n = len(index)
+            padded = torch.cat([index, index[-1:].expand(self.tile - n)])
+            positions = padded.tolist()
+            here = replace(rows, ids=tuple(rows.ids[i] for i in positions), step=tuple(rows.step[i] for i in positions))
+            parts.append(self._tile(x[padded], take(constants, padded), here, gradient).first(n))
         return _joined(parts)
 
     def score(self, x: Tensor, ids: tuple[str, ...], seed: int) -> Evaluation:
@@ -68,46 +85,49 @@ class Judge:
             parts.append(self.evaluate(x[index], self.constants(index), rows, gradient=False))
         return _joined(parts)
 
-    def _tile(self, x: Tensor, constants: Tree, rows: Rows, first: int, gradient: bool) -> Evaluation:
-        index = torch.arange(first, min(first + self.tile, len(x)))
-        n = len(index)
-        padded = torch.cat([index, index[-1:].expand(self.tile - n)])
-        positions = padded.tolist()
-        here = replace(rows, ids=tuple(rows.ids[i] for i in positions), step=tuple(rows.step[i] for i in positions))
+    def _tile(self, x: Tensor, constants: Tree, rows: Rows, gradient: bool) -> Evaluation:
         # A graph is built also when no gradient is wanted: the forward pass then runs the same kernels in both cases.
-        leaf = x[padded].detach().requires_grad_(True)
+        leaf = x.detach().requires_grad_(True)
         # Also when the caller has switched gradients off.
         with torch.enable_grad():
-            loss, success = self._forward(leaf, take(constants, padded), here)
+            loss, success = self._forward(leaf, constants, rows)
             total = loss.sum()
-        finite = torch.isfinite(loss.detach())
-        steady, grad = torch.ones_like(finite), None
-        if gradient:
-            (grad,) = torch.autograd.grad(total, leaf)
-            steady = torch.isfinite(grad).flatten(1).all(1)
-            grad = torch.where((finite & steady).view(-1, 1, 1, 1), grad, torch.zeros_like(grad))[:n].detach()
-        loss = torch.where(finite, loss.detach(), torch.full_like(loss, -math.inf))
-        if success is not None:
+        grad = torch.autograd.grad(total, leaf)[0] if gradient else None
+        loss = loss.detach()
+        finite = torch.isfinite(loss)
+        # The largest entry is NaN or infinite where any is: one pass over the gradient.
+        steady = torch.ones_like(finite) if grad is None else torch.isfinite(grad.flatten(1).abs().amax(1))
+        usable = finite & steady
+        sound = bool(usable.all())
+        if not sound:
+            if grad is not None:
+                grad = torch.where(usable.view(-1, 1, 1, 1), grad, torch.zeros_like(grad))
+            loss = torch.where(finite, loss, torch.full_like(loss, -math.inf))
             # A NaN similarity compares as neither closer nor farther: its rank would read as 0.
-            success = (success & finite)[:n]
-        return Evaluation(loss=loss[:n], success=success, grad=grad, finite=finite[:n], steady=steady[:n])
+            success = None if success is None else success & finite
+        return Evaluation(loss=loss, success=success, grad=grad, finite=finite, steady=steady, sound=sound)
 
     def _forward(self, leaf: Tensor, constants: Tree, rows: Rows) -> tuple[Tensor, Tensor | None]:
         x = leaf
         if rows.live:
             for transform in self.transforms:
                 x = transform(x, rows)
-        total, everywhere = torch.zeros(len(leaf), device=leaf.device), None
+        total: Tensor | None = None
+        everywhere: Tensor | None = None
         with self.surrogate.opened(rows):
             members = zip(self.surrogate.members, self.surrogate.weights, self.bounds, strict=True)
             for i, (member, weight, bound) in enumerate(members):
-                out = member.outputs(x.to(member.device), bound.taps)
+                # Pictures live where the first member does.
+                out = member.outputs(x if i == 0 else x.to(member.device), bound.taps)
                 own = constants[str(i)]
-                total = total + weight * bound.loss(out, own, member).to(leaf.device)
+                loss = bound.loss(out, own, member).to(leaf.device)
+                loss = loss if weight == 1 else weight * loss
+                total = loss if total is None else total + loss
                 with torch.no_grad():
                     success = bound.success(out, own)
                 if success is not None:
                     everywhere = success if everywhere is None else everywhere & success
+        assert total is not None, "a surrogate has at least one member"
         return total, everywhere
 
 
@@ -120,4 +140,5 @@ def _joined(parts: Sequence[Evaluation]) -> Evaluation:
         grad=torch.cat(grads) if grads else None,
         finite=torch.cat([part.finite for part in parts]),
         steady=torch.cat([part.steady for part in parts]),
+        sound=all(part.sound for part in parts),
     )

@@ -6,8 +6,6 @@ every use the module is put into eval mode with frozen parameters and put back e
 
 from __future__ import annotations
 
-import hashlib
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embattle import similarity as similarities
+from embattle.embedders import fingerprint as fingerprints
 from embattle.embedders.taps import captured
 from embattle.errors import ConfigError, ModelError, PixelError
 from embattle.rng import Rows
@@ -78,6 +77,7 @@ class Embedder:
         self.dimension: int | None = None
         self._lock = threading.RLock()
         self._depth = 0
+        self._known: tuple[bytes, str] | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in vars(self).items() if key != "_lock"}
@@ -105,16 +105,12 @@ class Embedder:
     @property
     def fingerprint(self) -> str:
         """sha256 over weights, buffers, structure, forward code, preprocessing and similarity."""
-        digest = hashlib.sha256()
         settings = (self.similarity.name, self.channels, self.size, self.mean, self.std)
-        digest.update(repr((_structure(self.module), settings)).encode())
-        # Buffers that are not saved with the model belong to it all the same.
-        for key, tensor in sorted(
-            [*self.module.named_parameters(), *self.module.named_buffers()], key=lambda pair: pair[0]
-        ):
-            digest.update(f"{key}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        described, tensors = repr((fingerprints.structure(self.module), settings)), fingerprints.tensors_of(self.module)
+        seen = fingerprints.sign(described, tensors)
+        if self._known is None or self._known[0] != seen:
+            self._known = (seen, fingerprints.fingerprint(described, tensors))
+        return self._known[1]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Embeds pictures (n, C, H, W), float in [0, 1] -> (n, D); gradients with respect to `x` flow.
@@ -226,16 +222,6 @@ class Embedder:
                 f"must get an embedding of the same size — set size= so that all pictures enter with one shape"
             )
         return z
-
-
-def _structure(module: nn.Module) -> str:
-    """What a module computes apart from its numbers: every part's class, printed settings and forward code."""
-    parts: list[object] = [repr(module)]
-    for place, part in module.named_modules():
-        code = getattr(type(part).forward, "__code__", None)
-        parts.append((place, type(part).__qualname__, code and (code.co_code.hex(), code.co_names)))
-    # Memory addresses differ from process to process.
-    return re.sub(r"0x[0-9a-f]+", "0x", repr(parts))
 
 
 def check_pixels(x: Tensor, channels: int | None = None) -> Tensor:

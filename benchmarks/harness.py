@@ -1,0 +1,82 @@
+"""What every benchmark shares: sides that alternate in one process, medians and ratios, and a record of the machine.
+
+A ratio is the median of the rounds' own ratios: load that comes and goes on a shared machine hits both sides of a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embattle.records import write_json_atomic
+from embattle.runs import describe_environment
+
+Side = Callable[[], object]
+
+
+def arguments(description: str | None, *, repeats: int = 9, **more: int) -> argparse.Namespace:
+    """Parses --repeats, --threads, --seed, --out and further whole-number flags; sets threads and the global seed."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=repeats, help="rounds; every side runs once in each")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file to write besides printing")
+    for name, value in more.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(given.seed)
+    return given
+
+
+def alternate(sides: Mapping[str, Side], repeats: int, *, warm_up: int = 1) -> dict[str, list[float]]:
+    """Seconds of every side in every round; the order of the sides turns round with each round."""
+    for _ in range(warm_up):
+        for side in sides.values():
+            side()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    order = list(sides)
+    for _ in range(repeats):
+        for name in order:
+            started = time.perf_counter()
+            sides[name]()
+            seconds[name].append(time.perf_counter() - started)
+        order.reverse()
+    return seconds
+
+
+def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Median seconds of every side."""
+    return {name: round(statistics.median(values), 6) for name, values in seconds.items()}
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], side: str, over: str) -> float:
+    """Median over the rounds of one side's seconds divided by the other's."""
+    return round(statistics.median(a / b for a, b in zip(seconds[side], seconds[over], strict=True)), 4)
+
+
+def peak_bytes() -> int:
+    """The largest resident memory this process ever had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def publish(name: str, what: str, given: argparse.Namespace, results: Mapping[str, Any]) -> None:
+    """Prints the record of one benchmark and writes it to --out."""
+    settings = {key: value for key, value in vars(given).items() if key != "out"}
+    record = {
+        "benchmark": name, "what": what, "settings": settings, **results,
+        "environment": describe_environment(f"benchmarks/{Path(sys.argv[0]).name}"),
+    }  # fmt: skip
+    print(json.dumps(record, indent=1))
+    if given.out is not None:
+        write_json_atomic(given.out, record)
