@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embattle.runs import Progress
 
 # A log gets a line for every tenth of the work, and a sign of life in between.
-_SHARE, _SECONDS = 0.1, 60.0
+_LINES, _SECONDS = 10, 60.0
 
 
 @contextmanager
@@ -41,14 +41,15 @@ class PlainLines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._started = self._told = time.monotonic()
-        self._share: float | None = None
+        self._line = -1
 
     def __call__(self, title: str, done: float, total: float, left: float | None = None, /) -> None:
         """See `embattle.runs.Progress`."""
         share, now = done / total if total else 1.0, time.monotonic()
-        if self._share is not None and share - self._share < _SHARE and now - self._told < _SECONDS and done < total:
+        line = int(_LINES * share + 1e-9)
+        if line == self._line and now - self._told < _SECONDS and done < total:
             return
-        self._share, self._told = share, now
+        self._line, self._told = line, now
         forecast = f", {_clock(left)} left" if left else ""
         print(f"{100 * share:3.0f} %  {_clock(now - self._started)}{forecast}  {title}", file=self._stream, flush=True)
 

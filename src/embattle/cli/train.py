@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embattle.cli.progress import PlainLines
 from embattle.errors import ConfigError
 
 if TYPE_CHECKING:  # torch is imported when the command runs, not for its help
@@ -106,7 +108,18 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         TimeRemainingColumn(),
         TextColumn("loss {task.fields[loss]:.4f}"),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        lines = PlainLines(sys.stderr)
+
+        def tell(progress: Progress) -> None:
+            done = (progress.epoch - 1) * progress.batches + progress.batch
+            title = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.4f}"
+            lines(title, done, progress.epochs * progress.batches)
+
+        yield tell
+        return
+    with Bar(*columns, console=console) as bar:
 
         def show(progress: Progress) -> None:
             done = (progress.epoch - 1) * progress.batches + progress.batch
