@@ -41,7 +41,7 @@ class Embedder:
         name: what reports call the model; the module's class name otherwise.
 
     Raises:
-        ConfigError: a mean or std of another length than `channels`, an unknown similarity.
+        ConfigError: a mean or std of another length than `channels` or above 1, an unknown similarity.
 
     >>> embedder = Embedder(nn.Flatten(), channels=1)
     >>> tuple(embedder(torch.zeros(2, 1, 4, 4)).shape)
@@ -259,4 +259,8 @@ def _per_channel(values: Sequence[float] | None, channels: int, what: str) -> tu
     numbers = tuple(float(v) for v in values)
     if len(numbers) != channels:
         raise ConfigError(f"{what} has {len(numbers)} number(s), one for each of the {channels} channel(s) is needed")
+    if max(numbers) > 1:
+        raise ConfigError(
+            f"{what} is in units of [0, 1], and {', '.join(f'{v:g}' for v in numbers)} look like 0..255; divide by 255"
+        )
     return numbers
