@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from embattle.errors import ModelError
 
@@ -20,6 +21,7 @@ _RETYPED = (
 # These gained an attribute or an input as well; without it they are what they were.
 _GAINED = {"AveragePool": ("dilations", 1), "Split": ("num_outputs", 2), "Pad": ("axes", 3)}
 _LAST_OPSET = 25
+_OURS = "embattle"
 _REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "ReduceMean": torch.mean,
     "ReduceMax": torch.amax,
@@ -54,21 +56,29 @@ def to_torch(proto: Any) -> nn.Module:
 
 
 def _simplified(proto: Any) -> Any:
-    """An equal graph without two things that exporters write and the converter refuses."""
-    simple = type(proto)()
-    simple.CopyFrom(proto)
+    """An equal graph without four things that exporters write and the converter refuses."""
+    # Before operators change their names: later ones want to know the shapes between them.
+    simple = importlib.import_module("onnx.shape_inference").infer_shapes(proto)
+    simple.opset_import.add(domain=_OURS, version=1)
     weights = {tensor.name for tensor in simple.graph.initializer}
     # Equal weights are stored once and named again by Identity.
     same = {node.output[0]: node.input[0] for node in simple.graph.node if node.op_type == "Identity"}
     same = {alias: name for alias, name in same.items() if name in weights}
     kept = [node for node in simple.graph.node if not node.output or node.output[0] not in same]
     for node in kept:
-        node.input[:] = [same.get(name, name) for name in node.input]
+        names = [same.get(name, name) for name in node.input]
+        # Optional inputs at the end may be left out or named "".
+        while names and not names[-1]:
+            names.pop()
+        node.input[:] = names
         if node.op_type == "Reshape":
             # It decides what a 0 means in a shape without elements, which no batch of pictures has.
             settings = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
             del node.attribute[:]
             node.attribute.extend(settings)
+        if node.op_type == "LayerNormalization" and len(node.output) == 1:
+            # The converter's own takes its shape from inference, which does not always find one.
+            node.domain = _OURS
     del simple.graph.node[:]
     simple.graph.node.extend(kept)
     return simple
@@ -111,6 +121,8 @@ def _complete(schemas: Any) -> None:
                 registry.add_converter(operator, version)(_convert_reduction)
     if not _has("Gelu", 20):
         registry.add_converter("Gelu", 20)(_convert_gelu)
+    if not _has("LayerNormalization", 1, _OURS):
+        registry.add_converter("LayerNormalization", 1, _OURS)(_convert_layer_norm)
 
 
 def _begins(schemas: Any, operator: str, version: int) -> bool:
@@ -147,4 +159,25 @@ def _convert_reduction(node: Any, graph: Any) -> Any:
 def _convert_gelu(node: Any, graph: Any) -> Any:
     utils: Any = importlib.import_module("onnx2torch.utils.common")
     module = nn.GELU(approximate=node.attributes.get("approximate", "none"))
+    return utils.OperationConverterResult(torch_module=module, onnx_mapping=utils.onnx_mapping_from_node(node))
+
+
+class _LayerNorm(nn.Module):
+    """Layer normalisation over the axes from `axis` on."""
+
+    def __init__(self, axis: int, eps: float) -> None:
+        super().__init__()
+        self.axis, self.eps = axis, eps
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}, eps={self.eps}"
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        shape = list(x.shape[self.axis :])
+        return F.layer_norm(x, shape, weight.expand(shape), None if bias is None else bias.expand(shape), self.eps)
+
+
+def _convert_layer_norm(node: Any, graph: Any) -> Any:
+    utils: Any = importlib.import_module("onnx2torch.utils.common")
+    module = _LayerNorm(node.attributes.get("axis", -1), node.attributes.get("epsilon", 1e-5))
     return utils.OperationConverterResult(torch_module=module, onnx_mapping=utils.onnx_mapping_from_node(node))

@@ -81,6 +81,7 @@ class Fitted(nn.Module):
     def __init__(self, model: nn.Module, fit: Fit, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.model = model
+        self.training = model.training
         self.fit = fit
         black = -torch.tensor(mean) / torch.tensor(std)
         white = (1 - torch.tensor(mean)) / torch.tensor(std)
@@ -102,10 +103,12 @@ class Fitted(nn.Module):
             PixelError: pictures too small for the crop.
         """
         shape = self.fit.shape(*x.shape[-2:])
-        if shape != tuple(x.shape[-2:]):
-            x = F.interpolate(x, shape, mode=self.fit.filter, antialias=True, align_corners=False)
-            if self.fit.filter == "bicubic":
-                x = torch.minimum(torch.maximum(x, self.low.to(x.dtype)), self.high.to(x.dtype))
+        # Rows first, like Pillow, which also cuts overshoot off after each of its two passes.
+        for target in ((x.shape[-2], shape[1]), shape):
+            if tuple(x.shape[-2:]) != target:
+                x = F.interpolate(x, target, mode=self.fit.filter, antialias=True, align_corners=False)
+                if self.fit.filter == "bicubic":
+                    x = torch.minimum(torch.maximum(x, self.low.to(x.dtype)), self.high.to(x.dtype))
         if self.fit.crop is None:
             return x
         height, width = self.fit.crop

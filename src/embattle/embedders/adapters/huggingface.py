@@ -57,7 +57,9 @@ def hf(path: str, **preprocessing: Any) -> Embedder:
         vision = getattr(config, "vision_config", config)
         fit, settings = _preparation(transformers, folder, vision, preprocessing)
         return prepared(
-            _Pooled(model, outputs), fit, **{"name": f"{config.model_type} ({folder.name})", **settings, **preprocessing}
+            _Pooled(model, outputs).eval(),
+            fit,
+            **{"name": f"{config.model_type} ({folder.name})", **settings, **preprocessing},
         )
     except EmbattleError as error:
         raise ModelError(f"hf:{path}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def _compare(graph: PictureGraph, module: nn.Module, settings: dict[str, Any]) -
     height, width = settings["size"] or (_TRIED, _TRIED)
     draw = generator(0, "onnx").uniform(-1, 1, (2, settings["channels"], height, width))
     x = torch.from_numpy(draw).float()
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # Said once in a process, and of the converter's code, not the user's.
+        warnings.filterwarnings("ignore", category=UserWarning, module="onnx2torch")
         z = module(x)
     if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != 2 or not z.is_floating_point():
         shape = f"a tensor of shape {tuple(z.shape)}" if isinstance(z, Tensor) else f"a {type(z).__name__}"

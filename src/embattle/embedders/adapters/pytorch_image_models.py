@@ -45,7 +45,7 @@ def timm(source: str, **preprocessing: Any) -> Embedder:
         raise MissingDependency("timm: models need timm; install it with: pip install 'embattle[timm]'") from error
     try:
         name, arguments, config, weights = _found(library, source)
-        module = _built(library, name, arguments, config, weights)
+        module = _built(library, name, arguments, weights)
         fit, settings = _preparation(library, config, arguments)
         label = f"{name} ({Path(weights).parent.name if Path(source).is_dir() else Path(weights).name})"
         return prepared(module, fit, **{"name": label, **settings, **preprocessing})
@@ -111,14 +111,15 @@ def _cached(hub_id: str | None) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _built(library: Any, name: str, arguments: dict[str, Any], config: dict[str, Any], weights: str) -> nn.Module:
+def _built(library: Any, name: str, arguments: dict[str, Any], weights: str) -> nn.Module:
     """The model without its classifier, and with every weight out of the file."""
     settings = {**arguments, "num_classes": 0}
     state = safetensors.torch.load_file(weights)
     # On the meta device nothing is allocated: what is claimed is held against what the file brings before memory is.
     with torch.device("meta"):
-        expected = library.create_model(name, pretrained=False, **settings).state_dict()
-    head = config.get("classifier") or ()
+        claimed = library.create_model(name, pretrained=False, **settings)
+    expected = claimed.state_dict()
+    head = claimed.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{part}." for part in ([head] if isinstance(head, str) else head))
     strange = [key for key in state if key not in expected and not (heads and key.startswith(heads))]
     lacking = [key for key, value in expected.items() if key not in state or state[key].shape != value.shape]
