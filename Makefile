@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: audit test check format bench docs clean
+.PHONY: audit test check format bench docs docs-serve clean
 .DEFAULT_GOAL := audit
 
 $(BIN)/python:
@@ -43,9 +43,14 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/loop.py $(ARGS)
 
-# Executes every code block of the README and the docs, and every docstring example.
+# Builds the site into site/ (a warning is an error), then executes every code block and every docstring example.
 docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python -m pytest tests/docs $(ARGS)
 
+# The site at http://127.0.0.1:8000, built again when a page or a docstring changes.
+docs-serve: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -48,6 +48,7 @@ _KIND_LEADS = {
     "networks": "Networks that `embattle train` can build. Any other model is audited as well.",
     "losses": "Metric-learning losses of `embattle train`.",
     "datasets": "Data sets with a name. A folder of pictures needs none.",
+    "protocols": "Published experiments that `embattle reproduce` runs again.",
     "models": "Where a model may come from: the part before the colon in `--model`.",
 }
 
@@ -83,7 +84,7 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 def _catalogue() -> Iterator[str]:
     for label, kind in KINDS.items():
-        yield f"\n## {label.capitalize()}\n\n{_KIND_LEADS[label]}\n"
+        yield f"\n## {label.capitalize()}\n\n{_KIND_LEADS.get(label, '')}\n"
         for entry in kind.entries():
             yield f'\n### `{entry.name}` {{ #{label}-{_slug(entry.name)} data-part="{label}:{entry.name}" }}\n'
             yield f"{entry.summary}\n"
@@ -91,12 +92,16 @@ def _catalogue() -> Iterator[str]:
                 "Paper": entry.paper,
                 "Access": _access(entry),
                 "Differs": entry.differs,
-                "API": f"[`{entry.build.__qualname__}`][{_path(entry.build)}]",
+                "API": f"[`{entry.build.__qualname__}`][{_path(entry.build)}]" if _described(entry) else "",
             }
             yield from (f"- **{name}:** {fact}" for name, fact in facts.items() if fact)
             example = kind.example(entry, entry.name)
             language = "bash" if example.startswith("embattle ") else "python"
             yield f"\n```{language}\n{example.replace('; ', chr(10))}\n```\n"
+
+
+def _described(entry: Entry) -> bool:
+    return f"{entry.build.__module__}.".startswith(tuple(f"{package}." for package in _api_packages()))
 
 
 def _access(entry: Entry) -> str:
@@ -142,8 +147,6 @@ def _top() -> Iterator[str]:
 def _api(package: str) -> Iterator[str]:
     """Directives of mkdocstrings for what a package exports, then for what is registered in it, each thing once."""
     home = importlib.import_module(package)
-    asked = re.findall(r"generated: api (\S+)", "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md")))
-    elsewhere = tuple(f"{other}." for other in asked if other.startswith(f"{package}."))
     shown: list[str] = []
     for name in getattr(home, "__all__", None) or _own_public(home):
         thing = getattr(home, name)
@@ -151,7 +154,24 @@ def _api(package: str) -> Iterator[str]:
             shown += [_path(entry.build) for entry in thing]
         elif not inspect.ismodule(thing):
             shown.append(_path(thing, name, package))
-    yield from (f"::: {path}\n" for path in dict.fromkeys(shown) if not path.startswith(elsewhere))
+    own, others = [], []
+    for path in dict.fromkeys(shown):
+        # What a package passes on is described once, where it is at home.
+        better = max((known for known in _api_packages() if path.startswith(f"{known}.")), key=len, default=package)
+        (own if better == package else others).append(path)
+    if others:
+        links = (f"[`{path.rpartition('.')[2]}`][{path}]" for path in others)
+        yield f"Exported here, described elsewhere: {', '.join(links)}.\n"
+    yield from (f"::: {path}\n" for path in own)
+
+
+def _api_packages() -> list[str]:
+    """The packages and modules that a page of the API describes."""
+    return [
+        name
+        for page in (ROOT / "docs" / "api").glob("*.md")
+        for name in re.findall(r"<!-- generated: api (\S+) -->", page.read_text(encoding="utf-8"))
+    ]
 
 
 def _own_public(module: Any) -> list[str]:
@@ -189,8 +209,8 @@ def _result(name: str, threat: str) -> Iterator[str]:
         yield f"| {_eps(point['eps'])} | {' | '.join(cells)} | {point['cost']['forwards']:g} |"
     yield (
         f"\nThreat `{threat}`, grade {found['grade']}. Success: {found['criterion']}. {result['title']}. "
-        f"`results/{name}`, {result['created'][:10]}, commit `{result['commit']}`, {result['cpu']}, {result['cores']} cores, "
-        f"torch {result['torch']}, seed {found['attack']['seed']}."
+        f"`results/{name}`, {result['created'][:10]}, commit `{result['commit']}`, {result['cpu']}, "
+        f"{result['cores']} cores, torch {result['torch']}, seed {found['attack']['seed']}."
     )
 
 
