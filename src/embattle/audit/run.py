@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-import embattle
 from embattle import rng
 from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
@@ -19,7 +18,7 @@ from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
 from embattle.errors import ConfigError, DataError, RunMismatch
 from embattle.records import LocalStore, Unit, build_summary, write_json_atomic
-from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, open_run
+from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, numerics, open_run
 from embattle.scenarios.subject import Subject, check_gallery, page_length
 from embattle.training import Progress as TrainProgress
 from embattle.training import TrainConfig, train
@@ -58,13 +57,9 @@ class _Session:
             model = {"train": self.model.config.model_dump(mode="json"), "pictures": self.model.pictures.fingerprint}
         else:
             model = {"fingerprint": self.model.fingerprint}
-        # Figures agree to the last digit only on one build of torch, one kind of device, one number of threads.
-        numerics = {
-            "threads": torch.get_num_threads(), "torch": str(torch.__version__), "embattle": embattle.__version__,
-            "device": _kind_of_device(self.device),
-        }  # fmt: skip
+        numbers = numerics(_kind_of_device(self.device))
         gallery = {"fingerprint": self.gallery.fingerprint}
-        return {"audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": model, "numerics": numerics}
+        return {"audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": model, "numerics": numbers}
 
     @property
     def device(self) -> torch.device:

@@ -14,6 +14,7 @@ from embattle.cli.audit import audit
 from embattle.cli.doctor import doctor
 from embattle.cli.list import list_parts
 from embattle.cli.report import report
+from embattle.cli.reproduce import reproduce
 from embattle.cli.show import show
 from embattle.cli.train import train
 from embattle.errors import EmbattleError, RunIncomplete
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command()(audit)
 app.command()(report)
 app.command()(train)
+app.command()(reproduce)
 app.command()(doctor)
 app.command("list")(list_parts)
 app.command()(show)

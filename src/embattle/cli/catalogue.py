@@ -54,6 +54,10 @@ def _data(entry: Entry, asked: str) -> str:
     return f"embattle audit --data {entry.name}"
 
 
+def _protocol(entry: Entry, asked: str) -> str:
+    return f"embattle reproduce {entry.name} --scale smoke"
+
+
 def _model(entry: Entry, asked: str) -> str:
     rest = {"checkpoint": "model.safetensors", "module": "package.module:factory"}.get(entry.name, "PATH")
     return f"embattle audit --data FOLDER --model {entry.name}:{rest}"
@@ -67,6 +71,7 @@ KINDS: Mapping[str, Kind] = {
     "networks": Kind(home="embattle.networks", registry="NETWORKS", example=_network),
     "losses": Kind(home="embattle.training.losses", registry="LOSSES", example=_loss),
     "datasets": Kind(home="embattle.data", registry="DATASETS", example=_data),
+    "protocols": Kind(home="embattle.protocols", registry="PROTOCOLS", example=_protocol),
     "models": Kind(home="embattle.embedders", registry="ADAPTERS", example=_model),
 }
 

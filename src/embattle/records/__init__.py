@@ -5,6 +5,7 @@ from embattle.records.figure import Figure
 from embattle.records.gates import Gate, GateResult, parse_gate
 from embattle.records.grades import grade, half_eps, withstood
 from embattle.records.intervals import bootstrap_mean, mean_figure, mean_figures, rate_figure, wilson
+from embattle.records.reproduction import Published, build_reproduction
 from embattle.records.store import LocalStore
 from embattle.records.summary import build_summary, load_summary, write_json_atomic
 from embattle.records.unit import Unit, canonical_json
@@ -14,8 +15,10 @@ __all__ = [
     "Gate",
     "GateResult",
     "LocalStore",
+    "Published",
     "Unit",
     "bootstrap_mean",
+    "build_reproduction",
     "build_summary",
     "canonical_json",
     "grade",

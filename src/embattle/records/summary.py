@@ -57,8 +57,7 @@ def build_summary(run: Path) -> dict[str, Any]:
     Raises:
         InputError: no run folder, or a damaged file in it.
     """
-    config = _record(run / "config.json", {"hash": str, "config": dict, "plan": list})
-    environment = _record(run / "env.json", {"created": str, "command": str, "embattle": str})
+    config, environment = read_run(run)
     store = LocalStore(run)
     finished = store.done()
     plan = [unit_id for unit_id in config["plan"] if unit_id in finished]
@@ -239,6 +238,16 @@ def load_summary(path: Path) -> dict[str, Any]:
     kinds = {"clean": dict, "threats": list, "findings": list, "subject": dict, "units": dict}
     _check_fields(file, summary, kinds)
     return summary
+
+
+def read_run(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run folder says of itself: config.json (hash, config, plan) and env.json.
+
+    Raises:
+        InputError: no run folder, or a damaged file in it.
+    """
+    config = _record(run / "config.json", {"hash": str, "config": dict, "plan": list})
+    return config, _record(run / "env.json", {"created": str, "command": str, "embattle": str})
 
 
 def _record(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:

@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from embattle.report.html import render_html, write_report
 from embattle.report.markdown import render_markdown
+from embattle.report.reproduction import render_reproduction, reproduction_table, write_reproduction
 from embattle.report.terminal import terminal_table
 
-__all__ = ["render_html", "render_markdown", "terminal_table", "write_report"]
+__all__ = [
+    "render_html",
+    "render_markdown",
+    "render_reproduction",
+    "reproduction_table",
+    "terminal_table",
+    "write_report",
+    "write_reproduction",
+]

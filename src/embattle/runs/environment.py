@@ -37,6 +37,14 @@ def describe_environment(command: str) -> dict[str, Any]:
     }
 
 
+def numerics(device: str = "cpu") -> dict[str, Any]:
+    """What figures agree to the last digit under: one build of torch, one kind of device, one number of threads."""
+    return {
+        "threads": torch.get_num_threads(), "torch": str(torch.__version__), "embattle": embattle.__version__,
+        "device": device,
+    }  # fmt: skip
+
+
 def _commit() -> str | None:
     """The commit of the checkout the package runs from, "+dirty" when files were changed; None when installed."""
     folder = Path(embattle.__file__).resolve().parent

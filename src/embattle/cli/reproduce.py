@@ -1,0 +1,79 @@
+"""`embattle reproduce`: runs a published experiment again and lays the paper's figures beside ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embattle.cli import flags
+from embattle.errors import ConfigError, GateFailed
+
+Name = Annotated[str, typer.Argument(metavar="PROTOCOL", help="Which experiment; see: embattle list protocols.")]
+ScaleName = Annotated[
+    str,
+    typer.Option("--scale", metavar="smoke|cpu|paper", help="A minute, under an hour on two cores, or the paper's own."),
+]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; runs/<date>-<protocol>-<hash> if not given.")]
+Models = Annotated[
+    Path, typer.Option(metavar="DIR", help="Folder of trained models; one that is there is not trained again.")
+]
+Attacked = Annotated[
+    int | None,
+    typer.Option("--attacked", "-n", metavar="N", help="Pictures attacked for each seed; the scale's if not given."),
+]
+Seeds = Annotated[
+    str | None, typer.Option(metavar="NUMBERS", help="Seeds by commas, one model each; the scale's if not given.")
+]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print the result as Markdown instead of a table.")]
+
+
+def reproduce(
+    context: typer.Context,
+    name: Name,
+    scale: ScaleName = "cpu",
+    data_root: flags.DataRoot = None,
+    models: Models = Path("checkpoints"),
+    out: Out = None,
+    attacked: Attacked = None,
+    seeds: Seeds = None,
+    threads: flags.Threads = None,
+    markdown: Markdown = False,
+) -> None:
+    """Run a published experiment again.
+
+    Writes result.json, result.md and result.csv into the run folder. A killed run goes on with the same command. Exit code
+    1: a figure is weaker than the paper's by more than its tolerance.
+    """
+    wanted = None if seeds is None else _seeds(seeds)
+    from rich.console import Console
+
+    from embattle.cli.auditing import use_threads
+    from embattle.cli.progress import follow
+    from embattle.protocols import protocol
+    from embattle.protocols import reproduce as run_protocol
+    from embattle.report import render_reproduction, reproduction_table
+
+    use_threads(threads)
+    with follow() as progress:
+        run, result = run_protocol(
+            protocol(name), scale, attacked=attacked, seeds=wanted, data_root=data_root, models=models, out=out,
+            command=context.obj, progress=progress,
+        )  # fmt: skip
+    if markdown:
+        print(render_reproduction(result), end="")
+    else:
+        console = Console()
+        console.print(reproduction_table(result))
+        console.print(f"result  {run.path / 'result.md'}", markup=False, soft_wrap=True, highlight=False)
+    weaker = result["verdicts"]["weaker"] if result["judged"] else 0
+    if weaker:
+        raise GateFailed(f"{weaker} of {sum(result['verdicts'].values())} figures are weaker than the paper's")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--seeds {text!r} is not understood; write whole numbers by commas, such as 0,1,2") from None

@@ -1,0 +1,205 @@
+"""From a protocol to its result: train a model for each seed, attack, measure, and lay the paper's figures beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from embattle import data, networks, rng
+from embattle.data import ImageSet
+from embattle.embedders import load_checkpoint
+from embattle.errors import RunMismatch
+from embattle.protocols.cells import Cell, Role, attack_of, chosen, measure_cell
+from embattle.protocols.protocol import Column, Protocol, Scale
+from embattle.records import LocalStore, Published, Unit, build_reproduction
+from embattle.report import write_reproduction
+from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, numerics, open_run
+from embattle.scenarios import Subject
+from embattle.training import Progress as TrainProgress
+from embattle.training import TrainConfig, train
+
+# Length of the first page, which these figures do not depend on: 1 % of a named set's gallery is more.
+_K = 10
+# Effort of a training picture and of a step on an attacked one, in forward passes; only the progress bar depends on it.
+_TRAIN_EFFORT, _STEP_EFFORT, _FREE_EFFORT = 3.0, 3.0, 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Study:
+    """A protocol at a scale, with its data; models are made or loaded when the first unit needs them."""
+
+    protocol: Protocol
+    scale: Scale
+    pictures: ImageSet
+    gallery: ImageSet
+    models: Path
+    folder: Callable[[], LocalStore]
+    _subjects: dict[int, Subject] = field(default_factory=dict)
+
+    def training(self, seed: int) -> TrainConfig:
+        """The paper's training; its thread count is fixed, because it is part of what a model is."""
+        fitting = networks.arguments_for(self.protocol.network, self.pictures.channels, self.pictures.images.shape[2])
+        return TrainConfig.parse(
+            {"network": self.protocol.network, "network_args": fitting, "epochs": self.scale.epochs, "seed": seed}
+        )
+
+    @cached_property
+    def hashed(self) -> dict[str, Any]:
+        """Everything that changes a number; neither paths nor the paper's figures."""
+        return {
+            "protocol": self.protocol.name, "numerics": numerics(),
+            "scale": {"attacked": self.scale.attacked, "epochs": self.scale.epochs, "seeds": list(self.scale.seeds)},
+            "pictures": self.pictures.fingerprint, "gallery": self.gallery.fingerprint,
+            "columns": [column.scenario for column in self.protocol.columns], "eps": list(self.protocol.eps),
+        }  # fmt: skip
+
+    def checkpoint(self, seed: int) -> Path:
+        """Where the model of a seed lives; runs with the same training share it."""
+        config = self.training(seed)
+        part = "" if self.scale.training_pictures is None else f"-{len(self.pictures)}pictures"
+        trained = f"{self.protocol.data}-{config.network}-{config.loss}-{config.similarity}-{config.epochs}epochs"
+        return self.models / f"{trained}{part}-seed{seed}.safetensors"
+
+    def attacked(self, seed: int) -> tuple[str, ...]:
+        """Ids of the pictures attacked under a seed; other ones for every seed."""
+        order = rng.generator(seed, "attacked", self.gallery.fingerprint).permutation(len(self.gallery))
+        return chosen(self.gallery.ids, order.tolist(), self.scale.attacked)
+
+    def subject(self, seed: int) -> Subject:
+        """The gallery embedded by the model of a seed; one seed's is held at a time."""
+        if seed not in self._subjects:
+            embedder = load_checkpoint(self.checkpoint(seed))
+            self._check_model(seed, embedder.fingerprint)
+            self._subjects.clear()
+            self._subjects[seed] = Subject.of(embedder, self.gallery, k=_K, keep_own=True)
+        return self._subjects[seed]
+
+    def _check_model(self, seed: int, fingerprint: str) -> None:
+        store = self.folder()
+        for unit in store.done():
+            if store.unit(unit).kind != "train":
+                continue
+            for row in store.rows(unit):
+                if row["seed"] == seed and row["model"] != fingerprint:
+                    raise RunMismatch(
+                        f"{self.checkpoint(seed)} is not the model that this run trained; put that one back, or delete "
+                        f"the run folder"
+                    )
+
+
+def reproduce(
+    protocol: Protocol, scale: str = "cpu", *, attacked: int | None = None, seeds: tuple[int, ...] | None = None,
+    data_root: Path | None = None, models: Path = Path("checkpoints"), out: Path | None = None,
+    command: str = "embattle reproduce", progress: Progress | None = None,
+) -> tuple[RunFolder, dict[str, Any]]:  # fmt: skip
+    """Runs a protocol, or goes on with one, and writes result.json, result.md and result.csv.
+
+    Args:
+        protocol: what to reproduce.
+        scale: "smoke", "cpu" or "paper".
+        attacked: pictures attacked for each seed, instead of the scale's number.
+        seeds: instead of the scale's.
+        data_root: folder of the named data sets.
+        models: folder of the trained models, shared by all protocols; a model that is there is not trained again.
+        out: the run folder; None: runs/<date>-<protocol>-<hash8>, found again by the configuration's hash.
+        command: the command line, for the result.
+        progress: told before every unit.
+
+    Returns:
+        The run folder and the result.
+
+    Raises:
+        ConfigError: no such scale.
+        DataError: the data set cannot be had.
+        RunMismatch: `out` or a model belongs to another configuration.
+        RunIncomplete: interrupted; the same call goes on.
+    """
+    wanted = protocol.at(scale, attacked=attacked, seeds=seeds)
+    pictures, gallery = (data.load(protocol.data, split=split, root=data_root) for split in ("train", "test"))
+    pictures, gallery = _some(pictures, wanted.training_pictures), _some(gallery, wanted.gallery)
+    place: dict[str, LocalStore] = {}
+    study = _Study(
+        protocol=protocol, scale=wanted, pictures=pictures, gallery=gallery, models=models, folder=lambda: place["run"]
+    )
+    tasks = [task for seed in wanted.seeds for task in _tasks(study, seed)]
+    run = open_run(protocol.name, study.hashed, [task.unit for task in tasks], command=command, out=out)
+    place["run"] = run.store
+    execute(tasks, run.store, progress)
+    result = build_reproduction(run.path, _published(protocol), described(protocol, scale, wanted))
+    write_reproduction(run.path, result)
+    return run, result
+
+
+def _some(images: ImageSet, count: int | None) -> ImageSet:
+    if count is None:
+        return images
+    order = rng.generator(0, "some", images.fingerprint).permutation(len(images))
+    return images.take(sorted(order[:count].tolist()))
+
+
+def described(protocol: Protocol, name: str, scale: Scale) -> dict[str, Any]:
+    """What a result says of itself before the figures."""
+    return {
+        "protocol": protocol.name, "title": protocol.title, "paper": protocol.paper, "recall": protocol.recall,
+        "data": protocol.data, "network": protocol.network, "differs": list(protocol.differs), "scale": name,
+        "judged": scale.judged, "attacked": scale.attacked, "epochs": scale.epochs, "seeds": list(scale.seeds),
+        "training_pictures": scale.training_pictures, "gallery": scale.gallery,
+    }  # fmt: skip
+
+
+def _published(protocol: Protocol) -> list[Published]:
+    return [
+        Published(
+            column=column.scenario, metric=column.metric, unit=column.unit, rises=column.rises, width=column.width,
+            tolerance=column.tolerance, eps=eps, value=protocol.published.get((column.scenario, eps)),
+        )
+        for column in protocol.columns
+        for eps in (0.0, *protocol.eps)
+    ]  # fmt: skip
+
+
+def _tasks(study: _Study, seed: int) -> list[Task]:
+    """All units of a seed, in order: its model, then column by column the clean system, the bound, and ε by ε."""
+    training = {"train": study.training(seed).model_dump(mode="json"), "pictures": study.pictures.fingerprint}
+    unit = Unit(kind="train", params=training, samples=(), needs=())
+    effort = _TRAIN_EFFORT * study.scale.epochs * len(study.pictures)
+    tasks = [Task(unit=unit, work=lambda tick: _train(study, seed, tick), title=f"seed {seed}: training", weight=effort)]
+    for column in study.protocol.columns:
+        for role, eps in _roles(study.protocol, column):
+            tasks.append(_task(study, column, role, eps, seed, needs=(unit.id,)))
+    return tasks
+
+
+def _roles(protocol: Protocol, column: Column) -> list[tuple[Role, float]]:
+    attacks: tuple[Role, ...] = ("paper", "adaptive") if protocol.adaptive else ("paper",)
+    bound: list[tuple[Role, float]] = [("free", 0.0)] if column.width > 1 else []
+    return [("clean", 0.0), *bound, *((role, eps) for eps in protocol.eps for role in attacks)]
+
+
+def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, needs: tuple[str, ...]) -> Task:
+    cell = Cell(column=column, eps=eps, role=role, seed=seed, samples=study.attacked(seed))
+    params = {**study.hashed, "column": column.scenario, "role": role, "eps": eps, "seed": seed}
+    effort = {"clean": 1.0, "free": _FREE_EFFORT}.get(role) or _STEP_EFFORT * attack_of(role, eps).steps
+    return Task(
+        unit=Unit(kind="attack", params=params, samples=cell.samples, needs=needs),
+        work=lambda tick: Output(rows=measure_cell(study.subject(seed), cell)),
+        title=f"seed {seed}: {column.scenario} {role} ε {eps:g}" if eps else f"seed {seed}: {column.scenario} {role}",
+        weight=effort * len(cell.samples),
+    )
+
+
+def _train(study: _Study, seed: int, tick: Tick) -> Output:
+    path = study.checkpoint(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = study.scale.epochs
+
+    def show(progress: TrainProgress) -> None:
+        tick((progress.epoch - 1 + progress.batch / progress.batches) / whole)
+
+    result = train(study.training(seed), study.pictures, path, progress=show, evaluate=study.gallery)
+    assert result.recall is not None
+    row = {"row": "model", "seed": seed, "model": result.embedder.fingerprint, "recall": result.recall.to_json()}
+    return Output(rows=[row])

@@ -1,0 +1,118 @@
+"""What a protocol is: a published experiment with its figures, at scales from a minute to the paper's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from embattle.errors import ConfigError
+from embattle.registry import Registry
+
+PROTOCOLS: Registry = Registry("protocol", "embattle.protocols")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much of an experiment is run.
+
+    Args:
+        attacked: pictures attacked for each seed, >= 1.
+        epochs: of training, >= 1.
+        seeds: one model is trained, and other pictures are attacked, for each.
+        training_pictures: how many of the training pictures are used; None: all.
+        gallery: how many of the test pictures are searched, >= 4; None: all.
+        judged: whether figures at this scale can be compared with the paper's. A smoke test's cannot.
+
+    Raises:
+        ConfigError: nothing to attack, to train or to repeat.
+    """
+
+    attacked: int
+    epochs: int
+    seeds: tuple[int, ...]
+    training_pictures: int | None = None
+    gallery: int | None = None
+    judged: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("attacked", "epochs", "training_pictures", "gallery"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError(f"seeds must be different whole numbers of at least 0, not {self.seeds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a published table: a scenario, and which of its metrics the paper prints.
+
+    Args:
+        scenario: a name of `scenarios.SCENARIOS`, such as "ca+.w1".
+        metric: of the scenario.
+        unit: "%" for ranks, "distance".
+        rises: whether a stronger attack makes the metric larger.
+        tolerance: difference from the paper that says nothing, in the metric's unit.
+        width: targets of a picture; above 1 the best that any embedding could reach is worked out beside.
+    """
+
+    scenario: str
+    metric: str = "rank"
+    unit: str = "%"
+    rises: bool
+    tolerance: float = 3.0
+    width: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A published experiment on a ranking model.
+
+    Args:
+        name: as in `embattle reproduce NAME`.
+        title: for people.
+        paper: where it was published.
+        data: a named data set with a train and a test split.
+        network: what is trained.
+        columns: what is measured.
+        eps: budgets in pixel units of [0, 1], without 0.
+        published: the paper's figures by column and ε (0 included where the paper has it), in the metric's unit.
+        recall: the paper's Recall@1, in %.
+        scales: by name: "smoke", "cpu", "paper".
+        differs: where ours departs from the paper, in sentences.
+        adaptive: whether the audit's default attack runs beside the paper's, on the same pictures with equal forwards.
+    """
+
+    name: str
+    title: str
+    paper: str
+    data: str
+    network: str
+    columns: tuple[Column, ...]
+    eps: tuple[float, ...]
+    published: Mapping[tuple[str, float], float]
+    recall: float
+    scales: Mapping[str, Scale]
+    differs: tuple[str, ...]
+    adaptive: bool = True
+
+    def at(self, scale: str, *, attacked: int | None = None, seeds: tuple[int, ...] | None = None) -> Scale:
+        """The scale called `scale`, with another number of pictures or other seeds where given.
+
+        Raises:
+            ConfigError: no such scale, or settings out of range.
+        """
+        if scale not in self.scales:
+            raise ConfigError(f"{self.name} has no scale {scale!r}; write one of {', '.join(self.scales)}")
+        found = self.scales[scale]
+        return replace(found, attacked=found.attacked if attacked is None else attacked, seeds=seeds or found.seeds)
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol called `name`.
+
+    Raises:
+        ConfigError: no such protocol; the message has the nearest names.
+    """
+    found: Protocol = PROTOCOLS[name].build()
+    return found

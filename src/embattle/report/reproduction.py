@@ -1,0 +1,171 @@
+"""A published experiment beside ours: result.json, the same as Markdown and CSV, and a table for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embattle.records.atomic import write_atomic
+from embattle.records.summary import write_json_atomic
+from embattle.report.figures import Record, eps_decimal, interval_text, number, value_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_HEADER = (
+    "column", "ε", "paper", "ours [95 %]", "difference", "tolerance", "verdict", "deviation of seeds", "saved, 8-bit",
+    "adaptive [95 %]", "adaptive loss ≥", "attainable", "forwards",
+)  # fmt: skip
+_LEGEND = """\
+*paper*: as published. *ours*: the paper's attack and step rule, mean over all pictures of all seeds, float pictures as in
+the paper, interval over pictures. *tolerance*: the stated one or two deviations between seeds, whichever is more.
+*verdict*: same within it; beyond it stronger or weaker, seen from the attacker. *saved, 8-bit*: the same attack measured
+on the picture a PNG file holds. *adaptive*: Auto-PGD on the same pictures with equally many forwards; *adaptive loss ≥*:
+mean gain of its objective over the paper's attack, paired, and the share of pictures on which it is at least as large.
+*attainable*: what a free point of the unit sphere reaches, which no picture need have."""
+
+
+def write_reproduction(folder: Path, result: Record) -> None:
+    """Writes result.json, result.md and result.csv; whoever looks sees old files or whole new ones.
+
+    Raises:
+        InputError: the folder cannot be written.
+        RunIncomplete: the disk is full.
+    """
+    write_json_atomic(folder / "result.json", result)
+    write_atomic(folder / "result.md", render_reproduction(result).encode())
+    write_atomic(folder / "result.csv", _csv(result).encode())
+
+
+def render_reproduction(result: Record) -> str:
+    """Markdown: what was run, each cell beside the paper's, where it came from."""
+    blocks = [
+        f"# {result['title']}", f"{result['paper']}. {_scale(result)}", _state(result), _quality(result),
+        _markdown_table(result["cells"]), _LEGEND, "Differs from the paper:",
+        "\n".join(f"- {sentence}" for sentence in result["differs"]), _provenance(result),
+    ]  # fmt: skip
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def reproduction_table(result: Record) -> Table:
+    """Every cell with a figure of the paper, in 80 columns of the terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"{result['protocol']}, scale {result['scale']}", title_justify="left")
+    for name in ("column", "ε", "paper", "ours", "95 %", "±", "verdict", "adaptive"):
+        table.add_column(name, justify="left" if name in ("column", "verdict") else "right", no_wrap=True)
+    for cell in result["cells"]:
+        verdict = cell["verdict"] if result["judged"] else None
+        table.add_row(
+            cell["column"], eps_decimal(cell["eps"]), _number(cell, cell["paper"]), _value(cell, "ours"),
+            interval_text(cell["ours"], digits=_digits(cell)), _number(cell, cell["tolerance"]),
+            Text(verdict or "–", style="bold red" if verdict == "weaker" else ""), _value(cell, "adaptive"),
+        )  # fmt: skip
+    return table
+
+
+def _scale(result: Record) -> str:
+    trained = "" if result["training_pictures"] is None else f" on {result['training_pictures']:,} pictures"
+    searched = "" if result["gallery"] is None else f" in a gallery of {result['gallery']:,}"
+    return (
+        f"Scale {result['scale']}: a model for each seed ({', '.join(map(str, result['seeds']))}), trained for "
+        f"{result['epochs']} epoch(s){trained}; {result['attacked']:,} attacked pictures for each{searched}."
+    )
+
+
+def _state(result: Record) -> str:
+    units, verdicts = result["units"], result["verdicts"]
+    if not result["complete"]:
+        return f"**Unfinished: {units['done']} of {units['planned']} units.**"
+    if not result["judged"]:
+        return "**A smoke test: too little training and too few pictures to be compared with the paper.**"
+    told = ", ".join(f"{count} {name}" for name, count in verdicts.items())
+    return f"**Of {sum(verdicts.values())} cells with a published figure: {told}.**"
+
+
+def _quality(result: Record) -> str:
+    models = ", ".join(f"{value_text(model['recall@1'])} (seed {model['seed']})" for model in result["models"])
+    return f"Recall@1 of the clean models: {models}; paper {result['recall']:g} %." if models else ""
+
+
+def _markdown_table(cells: Sequence[Record]) -> str:
+    lines = [_HEADER, ("---",) * len(_HEADER), *(_markdown_row(cell) for cell in cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _markdown_row(cell: Record) -> tuple[str, ...]:
+    digits = _digits(cell)
+    difference = cell["difference"]
+    return (
+        cell["column"], eps_decimal(cell["eps"]), _number(cell, cell["paper"]), _with_interval(cell, "ours"),
+        "–" if difference is None else f"{difference:+.{digits}f}", _number(cell, cell["tolerance"]),
+        cell["verdict"] or "–", _number(cell, cell["seed_deviation"]), _value(cell, "eight_bit"),
+        _with_interval(cell, "adaptive"), _gain(cell["gain"]), _value(cell, "attainable"),
+        "–" if not cell["forwards"] else f"{cell['forwards']:g}",
+    )  # fmt: skip
+
+
+def _gain(gain: Record | None) -> str:
+    return "–" if gain is None else f"{gain['loss']['value']:+.2g}, {100 * gain['at_least']:.0f} %"
+
+
+def _digits(cell: Record) -> int:
+    return 1 if cell["unit"] == "%" else 3
+
+
+def _number(cell: Record, value: float | None) -> str:
+    return number(value, digits=_digits(cell))
+
+
+def _value(cell: Record, name: str) -> str:
+    return _number(cell, None if cell[name] is None else cell[name]["value"])
+
+
+def _with_interval(cell: Record, name: str) -> str:
+    return f"{_value(cell, name)} {interval_text(cell[name], digits=_digits(cell))}".strip()
+
+
+def _provenance(result: Record) -> str:
+    environment = result["environment"]
+    kept = ("created", "commit", "embattle", "torch", "python", "cpu", "cores", "threads", "platform")
+    told = [f"{name} {environment[name]}" for name in kept if environment.get(name) is not None]
+    return f"Made by `{environment['command']}`: {', '.join(told)}."
+
+
+def _csv(result: Record) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    rows = list(_flat(result["cells"]))
+    writer.writerow(rows[0])
+    writer.writerows(row.values() for row in rows)
+    return text.getvalue()
+
+
+def _flat(cells: Sequence[Record]) -> Iterator[dict[str, Any]]:
+    plain = (
+        "column",
+        "metric",
+        "unit",
+        "eps",
+        "paper",
+        "difference",
+        "tolerance",
+        "verdict",
+        "seed_deviation",
+        "forwards",
+        "seconds",
+    )
+    for cell in cells:
+        row = {name: cell[name] for name in plain}
+        for name in ("ours", "eight_bit", "adaptive", "attainable"):
+            figure = cell[name] or {"value": None, "n": None, "ci": None}
+            low, high = figure["ci"] or (None, None)
+            row |= {name: figure["value"], f"{name}_n": figure["n"], f"{name}_low": low, f"{name}_high": high}
+        gain = cell["gain"]
+        row |= {"gain": gain and gain["loss"]["value"], "gain_at_least": gain and gain["at_least"]}
+        yield row
