@@ -181,7 +181,11 @@ def _roles(protocol: Protocol, column: Column) -> list[tuple[Role, float]]:
 
 def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, needs: tuple[str, ...]) -> Task:
     cell = Cell(column=column, eps=eps, role=role, seed=seed, samples=study.attacked(seed))
-    params = {**study.hashed, "column": column.scenario, "role": role, "eps": eps, "seed": seed}
+    # Other seeds or columns of the run do not change this cell, so they are not in its identity.
+    params = {
+        "numerics": numerics(), "gallery": study.gallery.fingerprint, "column": column.scenario, "role": role, "eps": eps,
+        "seed": seed,
+    }  # fmt: skip
     effort = {"clean": 1.0, "free": _FREE_EFFORT}.get(role) or _STEP_EFFORT * attack_of(role, eps).steps
     return Task(
         unit=Unit(kind="attack", params=params, samples=cell.samples, needs=needs),

@@ -1,0 +1,48 @@
+"""The published figures: complete, in the paper's order, and read as the paper prints them."""
+
+from __future__ import annotations
+
+import pytest
+
+from embattle.protocols import PROTOCOLS, protocol
+from embattle.scenarios import named
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in PROTOCOLS])
+def test_every_cell_has_a_figure_and_every_column_a_scenario(name: str) -> None:
+    found = protocol(name)
+    assert found.name == name
+    wanted = {(column.scenario, eps) for column in found.columns for eps in (0.0, *found.eps)}
+    assert set(found.published) == wanted
+    assert {"smoke", "cpu", "paper"} == set(found.scales)
+    assert not found.scales["smoke"].judged
+    for column in found.columns:
+        scenario = named(column.scenario)
+        assert scenario.name == column.scenario
+
+
+@pytest.mark.parametrize("name", ["ranking-table-1", "ranking-table-3-vanilla"])
+def test_stronger_attacks_and_more_eps_in_the_paper_itself(name: str) -> None:
+    """A misplaced column would break the order that the paper's figures have."""
+    found = protocol(name)
+    for column in found.columns:
+        curve = [found.published[column.scenario, eps] for eps in (0.0, *found.eps)]
+        assert curve == sorted(curve, reverse=not column.rises)
+    for family in ("ca+.w", "sp-qa+.m"):
+        for eps in found.eps:
+            by_width = [found.published[f"{family}{width}", eps] for width in (1, 2, 5, 10)]
+            assert by_width == sorted(by_width)
+
+
+def test_a_few_figures_by_hand() -> None:
+    """Read off the paper's Tables 1 and 3 and its authors' recorded curves, independently of the text blocks."""
+    table_1, table_3 = protocol("ranking-table-1").published, protocol("ranking-table-3-vanilla").published
+    curve = protocol("ranking-figure-2-vanilla").published
+    assert table_1["ca+.w1", 0.3] == 2.1
+    assert table_1["ca-.w10", 0.3] == 92.9
+    assert table_1["sp-qa+.m10", 0.03] == 45.8
+    assert table_1["sp-qa-.m1", 0.3] == 8.6
+    assert table_3["ca+.w1", 0.3] == 1.3
+    assert table_3["sp-qa-.m10", 0.3] == 6.6
+    assert curve["shift", 0.3] == 1.395
+    assert curve["ca-.w1", 0.15] == 50.0

@@ -1,0 +1,184 @@
+"""A whole reproduction: killed and continued, measured against numpy, judged, written in three forms."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from embattle import data
+from embattle.embedders import load_checkpoint
+from embattle.errors import ConfigError, RunMismatch
+from embattle.protocols import Protocol, reproduce
+from embattle.protocols.cells import Cell, attack_of, measure_cell
+from embattle.records import LocalStore
+from embattle.scenarios import Subject
+
+from .conftest import COLUMNS, EPS
+
+Finished = tuple[Path, dict[str, Any]]
+
+
+def rows_of(run: Path, role: str, column: str = "ca+.w1") -> list[dict[str, Any]]:
+    store = LocalStore(run)
+    rows = [row for unit in sorted(store.done()) for row in store.rows(unit) if row["row"] == "sample"]
+    return [row for row in rows if (row["role"], row["column"]) == (role, column)]
+
+
+def cell(result: dict[str, Any], column: str, eps: float) -> dict[str, Any]:
+    return next(each for each in result["cells"] if (each["column"], each["eps"]) == (column, eps))
+
+
+def unit_files(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (run / "units").glob("*.jsonl")}
+
+
+def test_a_killed_reproduction_goes_on_and_its_units_are_byte_identical(
+    tiny: Protocol, models: Path, finished: Finished, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill_at(share: float) -> Callable[..., None]:
+        def progress(title: str, done: float, total: float, *rest: Any) -> None:
+            if done >= share * total:
+                raise Killed
+
+        return progress
+
+    for share in (0.2, 0.5, 0.8):
+        with pytest.raises(Killed):
+            reproduce(tiny, "cpu", models=models, out=tmp_path / "run", progress=kill_at(share))
+    assert 0 < len(unit_files(tmp_path / "run")) < len(unit_files(finished[0]))
+    reproduce(tiny, "cpu", models=models, out=tmp_path / "run")
+    assert unit_files(tmp_path / "run") == unit_files(finished[0])
+
+
+def test_the_result_is_the_mean_of_its_rows(finished: Finished) -> None:
+    run, result = finished
+    found = cell(result, "ca+.w1", EPS)
+    rows = rows_of(run, "paper")
+    by_seed = {seed: np.mean([row["metrics"]["rank"] for row in rows if row["seed"] == seed]) for seed in (0, 1)}
+    assert found["ours"]["n"] == len(rows) == 12
+    assert found["ours"]["value"] == pytest.approx(np.mean([row["metrics"]["rank"] for row in rows]))
+    assert found["by_seed"] == {str(seed): pytest.approx(value) for seed, value in by_seed.items()}
+    assert found["seed_deviation"] == pytest.approx(np.std(list(by_seed.values()), ddof=1))
+    assert found["difference"] == pytest.approx(found["ours"]["value"] - 100.0)
+    adaptive = {(row["seed"], row["sample"]): row["loss"] for row in rows_of(run, "adaptive")}
+    gains = [adaptive[row["seed"], row["sample"]] - row["loss"] for row in rows]
+    assert found["gain"]["loss"]["value"] == pytest.approx(np.mean(gains))
+    assert found["gain"]["at_least"] == pytest.approx(np.mean(np.array(gains) >= 0))
+    assert result["complete"]
+    assert [model["seed"] for model in result["models"]] == [0, 1]
+
+
+def test_the_paper_weaker_than_ours_is_stronger_and_the_other_way_round(finished: Finished) -> None:
+    result = finished[1]
+    assert cell(result, "ca+.w1", EPS)["verdict"] == "stronger"  # the paper's rank of 100 % is easily fallen below
+    assert cell(result, "sp-qa-.m2", EPS)["verdict"] == "weaker"  # and one of 100 % is never reached
+    assert cell(result, "sp-qa-.m2", 0.0)["verdict"] is None  # nothing was published
+    assert result["verdicts"]["weaker"] == 1
+
+
+def test_ranks_are_those_of_the_float_pictures(tiny: Protocol, models: Path, finished: Finished) -> None:
+    """Recounted in numpy from the pictures of the same attack."""
+    pictures = data.load("digits", split="test")
+    names = sorted({row["sample"] for row in rows_of(finished[0], "paper") if row["seed"] == 0})
+    embedder = load_checkpoint(next(models.glob("*seed0.safetensors")))
+    # The gallery is the protocol's own draw of 80 pictures: the attacked ones are in it.
+    from embattle.protocols.execution import _some
+
+    gallery = _some(pictures, 80)
+    subject = Subject.of(embedder, gallery, k=10, keep_own=True)
+    samples = tuple(name for name in gallery.ids if name in names)
+    attacked = Cell(column=COLUMNS[0], eps=EPS, role="paper", seed=0, samples=samples)
+    rows = {row["sample"]: row for row in measure_cell(subject, attacked)}
+    assert rows == {row["sample"]: row for row in rows_of(finished[0], "paper") if row["seed"] == 0}
+
+    from embattle.attacks.objectives import CandidateRank
+
+    places = gallery.positions(samples)
+    queries = subject.random_others(places, 1, seed=0, stream="ca+.w1")
+    objective = CandidateRank(queries=subject.z[queries], gallery=subject.z, direction="raise")
+    x = gallery.pixels(places)
+    x_adv = attack_of("paper", EPS)(embedder, x, objective, seed=0, ids=samples, tile=6).x_adv
+    z, all_z = embedder.embed(x_adv, tile=6).double().numpy(), subject.z.double().numpy()
+    unit = all_z / np.linalg.norm(all_z, axis=1, keepdims=True)
+    for i, name in enumerate(samples):
+        query = unit[queries[i, 0]]
+        own = query @ (z[i] / np.linalg.norm(z[i]))
+        assert rows[name]["metrics"]["rank"] == pytest.approx(100 * np.sum(unit @ query > own + 1e-9) / 80, abs=100.1 / 80)
+    assert float((x_adv - x).abs().max()) <= EPS + 1e-6
+
+
+def test_both_attacks_cost_the_same_and_follow_the_papers_steps(finished: Finished) -> None:
+    assert [attack_of("paper", eps).steps for eps in (0.01, 0.03, 0.1, 0.3)] == [10, 15, 20, 30]
+    for role in ("paper", "adaptive"):
+        assert {row["forwards"] for row in rows_of(finished[0], role)} == {21}
+
+
+def test_the_adaptive_attack_and_the_papers_share_pictures_and_targets(finished: Finished) -> None:
+    samples = {role: [(row["seed"], row["sample"]) for row in rows_of(finished[0], role)] for role in ("clean", "paper")}
+    assert sorted(samples["clean"]) == sorted(samples["paper"])
+    seeds = {seed: {sample for s, sample in samples["clean"] if s == seed} for seed in (0, 1)}
+    assert seeds[0] != seeds[1]
+
+
+def test_files_say_the_same(finished: Finished) -> None:
+    run, result = finished
+    assert json.loads((run / "result.json").read_text()) == json.loads(json.dumps(result))
+    with (run / "result.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["column"], float(line["eps"])) for line in lines] == [(c["column"], c["eps"]) for c in result["cells"]]
+    for line, found in zip(lines, result["cells"], strict=True):
+        assert float(line["ours"]) == pytest.approx(found["ours"]["value"])
+        assert line["verdict"] == (found["verdict"] or "")
+    text = (run / "result.md").read_text()
+    assert text.count("\n| ca+.w1 |") == 2
+    assert "1 stronger, 1 weaker" in text
+    assert result["environment"]["cpu"] in text
+
+
+def test_models_are_shared_and_a_foreign_one_is_refused(
+    tiny: Protocol, models: Path, finished: Finished, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    shutil.copytree(models, tmp_path / "models")
+    first, second = sorted((tmp_path / "models").glob("*.safetensors"))
+    (tmp_path / "run" / "result.json").unlink()
+    for file in (tmp_path / "run" / "units").glob("*.jsonl"):
+        header = json.loads(file.read_text().splitlines()[0])
+        if header["unit"]["kind"] == "attack" and header["unit"]["params"]["seed"] == 0:
+            file.unlink()
+            break
+    second.replace(first)
+    with pytest.raises(RunMismatch, match="is not the model"):
+        reproduce(tiny, "cpu", models=tmp_path / "models", out=tmp_path / "run")
+
+
+def test_other_settings_are_another_run(tiny: Protocol, models: Path, finished: Finished) -> None:
+    with pytest.raises(RunMismatch):
+        reproduce(tiny, "cpu", attacked=5, models=models, out=finished[0])
+
+
+def test_unknown_scales_and_empty_ones_are_refused(tiny: Protocol) -> None:
+    with pytest.raises(ConfigError, match="write one of smoke, cpu"):
+        tiny.at("laptop")
+    with pytest.raises(ConfigError, match="at least 1, not 0"):
+        tiny.at("cpu", attacked=0)
+    with pytest.raises(ConfigError, match="different whole numbers"):
+        tiny.at("cpu", seeds=(1, 1))
+
+
+def test_threads_and_global_draws_are_left_alone(tiny: Protocol, models: Path, finished: Finished, tmp_path: Path) -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    reproduce(tiny, "smoke", seeds=(0,), models=models, out=tmp_path / "run")
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
