@@ -35,7 +35,7 @@ def main() -> None:
     """Runs: embattle audit --model hf:FOLDER ..."""
     with tempfile.TemporaryDirectory() as folder:
         save(f"{folder}/clip")
-        settings = ["--only", "ca+.w1", "--eps", "8/255", "--attacked", "8", "--steps", "5"]
+        settings = ["--only", "ca+.w1", "--eps", "8/255", "--attacked", "8", "--steps", "5", "--threads", "1"]
         command = ["audit", "--data", "digits", "--model", f"hf:{folder}/clip", *settings, "--out", f"{folder}/run"]
         print("embattle", *command, flush=True)
         subprocess.run([sys.executable, "-m", "embattle", *command], check=True)

@@ -36,6 +36,7 @@ def main() -> None:
     """Runs: embattle audit --model module:module_audit:build_model ..."""
     with tempfile.TemporaryDirectory() as folder:
         settings = ["--only", "ca+.w1,sp-qa-.m1", "--eps", "8/255,0.1", "--attacked", "8", "--steps", "5"]
+        settings += ["--threads", "1"]  # so small a model has no work for more
         model, out = "module:module_audit:build_model", f"{folder}/run"
         command = ["audit", "--data", "digits", "--model", model, *settings, "--out", out]
         print("embattle", *command, flush=True)

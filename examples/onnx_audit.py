@@ -29,7 +29,7 @@ def main() -> None:
     """Runs: embattle audit --model onnx:FILE --mean 0.5 --std 0.5 ..."""
     with tempfile.TemporaryDirectory() as folder:
         export(f"{folder}/model.onnx")
-        settings = ["--only", "ca+.w1", "--eps", "8/255", "--attacked", "8", "--steps", "5"]
+        settings = ["--only", "ca+.w1", "--eps", "8/255", "--attacked", "8", "--steps", "5", "--threads", "1"]
         model = ["--model", f"onnx:{folder}/model.onnx", "--mean", "0.5", "--std", "0.5"]
         command = ["audit", "--data", "digits", *model, *settings, "--out", f"{folder}/run"]
         print("embattle", *command, flush=True)

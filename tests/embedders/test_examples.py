@@ -17,7 +17,7 @@ SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py"))
 def test_an_example_runs(script, tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "TMPDIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, str(FOLDER / script)], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment
+        [sys.executable, str(FOLDER / script)], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
     command = next(line for line in done.stdout.splitlines() if line.startswith("embattle audit"))

@@ -107,3 +107,12 @@ def test_impossible_fits_are_refused():
         prepared(nn.Flatten(), Fit(crop=(2, 2)), mean=(0.5, 0.5))
     with pytest.raises(PixelError, match="pictures of 4x9 pixels are smaller than the 5x5"):
         prepared(nn.Flatten(), Fit(crop=(5, 5)))(torch.rand(1, 3, 4, 9))
+
+
+def test_a_folder_is_held_at_the_size_before_the_crop(tmp_path, photo):
+    from embattle.cli.auditing import load_gallery
+
+    for number in range(2):
+        Image.fromarray(photo[:, : 53 - number]).save(tmp_path / f"{number}.png")
+    embedder = prepared(nn.Flatten(), Fit(resize=20, crop=(16, 16)))
+    assert load_gallery(str(tmp_path), embedder, data_root=None, on_error="raise").images.shape == (2, 3, 20, 20)

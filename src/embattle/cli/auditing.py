@@ -98,7 +98,7 @@ def load_gallery(data: str, embedder: Embedder, *, data_root: Path | None, on_er
     """
     if data in datasets.DATASETS:
         return datasets.load(data, split="test", root=data_root, channels=embedder.channels, on_error=on_error)
-    side = embedder.size[0] if embedder.size is not None else None
+    side = embedders.picture_side(embedder)
     return datasets.load(data, split="all", root=data_root, channels=embedder.channels, size=side, on_error=on_error)
 
 
