@@ -126,6 +126,16 @@ def test_a_stronger_attack_is_stronger(make_subject) -> None:
     assert ranks[-1] < ranks[0] / 3
 
 
+def test_bfloat16_steps_cost_one_forward_more_and_move_ranks_alike(make_subject) -> None:
+    subject = make_subject()
+    cell, ranks = cell_of(subject, "ca+.w1", EPS, list(range(30))), {}
+    for precision, forwards in (("float32", 9), ("bfloat16", 10)):
+        rows = attack_cell(subject, cell, config(precision=precision)).rows
+        assert {row["cost"]["forwards"] for row in rows} == {forwards}
+        ranks[precision] = np.mean([row["metrics"]["rank"] for row in rows])
+    assert abs(ranks["bfloat16"] - ranks["float32"]) <= 0.01 * len(subject.images)
+
+
 class Fragile(torch.nn.Module):
     """NaN for every picture that has a pixel of exactly 255."""
 

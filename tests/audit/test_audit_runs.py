@@ -134,6 +134,7 @@ def test_what_changes_a_number_changes_the_hash(run) -> None:
     changes: list[dict[str, Any]] = [
         {"seed": 1}, {"eps": (0.1,)}, {"steps": 4}, {"attacked": 9}, {"k": 5}, {"own": "replaced"}, {"tile": 8},
         {"attack": "pgd"}, {"findings": 1}, {"preserve": 4}, {"xi": 2.0}, {"scenarios": ("shift",)},
+        {"precision": "bfloat16"},
     ]  # fmt: skip
     run()
     for change in changes:

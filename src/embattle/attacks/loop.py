@@ -21,6 +21,7 @@ from torch import Tensor
 from embattle.attacks import admission
 from embattle.attacks.flight import Flight, Job, PixelSpace
 from embattle.attacks.objective import Bound, Objective
+from embattle.attacks.precision import Precision, check_precision, stepping
 from embattle.attacks.result import AttackResult
 from embattle.attacks.surrogate import Surrogate
 from embattle.attacks.tally import Tally
@@ -47,11 +48,13 @@ class Attack:
         leave_on_success: stop working on a picture once its 8-bit form succeeds.
         start: "clean", "random" in the budget, or "nudge" (a seeded ±ε/1000), which replaces "clean" where the objective
             has no gradient at the clean picture.
+        precision: of the gradient steps, "float32" or "bfloat16"; the returned picture is scored in float32 either way,
+            which costs one more forward after bfloat16 steps.
         name: what reports call it.
 
     Raises:
         BudgetError: fewer than 1 step or restart.
-        ConfigError: an unknown `keep` or `start`.
+        ConfigError: an unknown `keep`, `start` or `precision`.
     """
 
     budget: Budget
@@ -62,6 +65,7 @@ class Attack:
     keep: Literal["best", "last"] = "best"
     leave_on_success: bool = False
     start: Start = "clean"
+    precision: Precision = "float32"
     name: str = field(default="attack", compare=False)
 
     def __post_init__(self) -> None:
@@ -71,6 +75,7 @@ class Attack:
             raise ConfigError(f"keep must be 'best' or 'last', not {self.keep!r}")
         if self.start not in ("clean", "random", "nudge"):
             raise ConfigError(f"start must be 'clean', 'random' or 'nudge', not {self.start!r}")
+        check_precision(self.precision)
 
     def __call__(
         self,
@@ -99,6 +104,7 @@ class Attack:
         Raises:
             PixelError: pictures outside [0, 1] or of the wrong shape.
             ConfigError: ids, groups or targets that do not fit the pictures.
+            ModelError: a model without gradients, or one that does not run in the given precision.
         """
         # Gradients are needed also where the caller has switched them off for good.
         with torch.inference_mode(False):
@@ -110,14 +116,16 @@ class Attack:
             stationary = admission.is_stationary(objective)
             if tile < 1 or tiles_in_flight < 1:
                 raise ConfigError(f"tile and tiles_in_flight must be at least 1, not {tile} and {tiles_in_flight}")
+            walker = stepping(surrogate, self.precision, x[:1])
+            judge = Judge(surrogate=walker, bounds=bounds, transforms=self.transforms, tile=tile)
             run = _Run(
                 attack=replace(self, start="nudge") if stationary and self.start == "clean" else self,
-                judge=Judge(surrogate=surrogate, bounds=bounds, transforms=self.transforms, tile=tile),
+                judge=judge, referee=judge if walker is surrogate else replace(judge, surrogate=surrogate),
                 x=x, seed=seed, ids=names, owners=owners, tally=Tally.empty(x, owners), room=tile * tiles_in_flight,
             )  # fmt: skip
             with ExitStack() as frozen:
                 # Once around all steps: putting every layer into eval mode takes longer than some layers compute.
-                for member in surrogate.members:
+                for member in (*surrogate.members, *walker.members):
                     frozen.enter_context(member.frozen())
                 run.go()
             return run.tally.result(
@@ -138,6 +146,7 @@ class _Run:
 
     attack: Attack
     judge: Judge
+    referee: Judge
     x: Tensor
     seed: int
     ids: tuple[str, ...]
@@ -189,6 +198,7 @@ class _Run:
             self.tally.note_non_finite(flight.rows, ~(seen.finite & scored.finite).cpu() | unsteady)
         self.tally.score(flight, scored, keep=self.attack.keep, at_end=at_end)
         done = at_end | self._left_by_success(flight, scored)
+        self._score_exactly(flight, done)
         self._requeue(flight, done, queue)
         if bool(done.all()):
             return None
@@ -221,7 +231,7 @@ class _Run:
         clean = asked.clean
         saved = self.attack.budget.eight_bit(clean, asked.pictures()).to(clean.dtype) / 255
         keys = asked.keys(self.seed, self.ids, live=False)
-        again = self.judge.evaluate(saved, asked.constants, keys, gradient=False)
+        again = self.referee.evaluate(saved, asked.constants, keys, gradient=False)
         self.tally.count(asked.rows, forwards=1)
         assert again.success is not None
         within = self.attack.budget.size(clean, saved) <= self.attack.budget.eps + TOLERANCE
@@ -229,6 +239,18 @@ class _Run:
         self.tally.settle(asked, confirmed, scored, rows)
         nobody[torch.nonzero(claimed).flatten()[confirmed]] = True
         return nobody
+
+    def _score_exactly(self, flight: Flight, done: Tensor) -> None:
+        """What is reported of perturbations that leave comes from the model itself, not from a twin of less precision."""
+        if self.referee is self.judge or not bool(done.any()):
+            return
+        leaving, _ = flight.only(torch.nonzero(done).flatten())
+        kept = replace(leaving, delta=self.tally.delta[leaving.places])
+        keys = kept.keys(self.seed, self.ids, live=False)
+        seen = self.referee.evaluate(kept.pictures(), kept.constants, keys, gradient=False)
+        self.tally.count(kept.rows, forwards=1)
+        self.tally.note_non_finite(kept.rows, ~seen.finite)
+        self.tally.report(kept.rows, seen)
 
     def _requeue(self, flight: Flight, done: Tensor, queue: deque[Job]) -> None:
         if self.attack.restarts == 1:

@@ -97,7 +97,10 @@ class Tally:
         self.best[places] = flight.mean_loss(seen.loss).cpu()[slots]
         self.best_success[places] = self._slot_success(flight, seen)[slots]
         chosen = flight.per_row(slots)
-        rows = flight.rows[chosen]
+        self.report(flight.rows[chosen], seen, chosen)
+
+    def report(self, rows: Tensor, seen: Evaluation, chosen: Tensor | slice = slice(None)) -> None:
+        """Takes loss and success of the given pictures from what was seen; `chosen` are their places in it."""
         self.loss[rows] = seen.loss.cpu()[chosen]
         if seen.success is not None:
             self.success[rows] = seen.success.cpu()[chosen]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ def build_attack(config: AuditConfig, eps: float) -> Attack:
                 f"{', '.join(able)}"
             )
     attack: Attack = build(budget=Linf(eps), **parts)
-    return attack
+    return replace(attack, precision=config.precision)
 
 
 def attack_cell(subject: Subject, cell: Cell, config: AuditConfig) -> Output:

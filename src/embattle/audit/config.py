@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from embattle.attacks import ATTACKS
+from embattle.attacks.precision import Precision
 from embattle.errors import ConfigError
 from embattle.scenarios.scenario import named
 
@@ -25,6 +26,7 @@ class AuditConfig(BaseModel):
         attack: a name of `ATTACKS`.
         steps: gradient steps of the attack; None: its own default.
         rule: step rule of pgd; "ranking" is the ranking paper's.
+        precision: of the gradient steps, "float32" or "bfloat16"; what is measured is float32 either way.
         attacked: how many pictures are attacked for each scenario and ε.
         k: length of the first page of a list.
         own: whether an attacked item's own clean copy stays in the gallery ("kept", the paper's) or not ("replaced").
@@ -47,6 +49,7 @@ class AuditConfig(BaseModel):
     attack: str = "apgd"
     steps: int | None = Field(default=None, ge=1)
     rule: Literal["", "ranking"] = ""
+    precision: Precision = "float32"
     attacked: int = Field(default=96, ge=1)
     k: int = Field(default=10, ge=1)
     own: Literal["kept", "replaced"] = "kept"

@@ -29,6 +29,10 @@ AttackName = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(metavar="N", help="Gradient steps of the attack.")]
 Rule = Annotated[str | None, typer.Option(metavar="NAME", help="Step rule of pgd: ranking is the ranking paper's.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(metavar="float32|bfloat16", help="Precision of gradient steps; what is measured is float32 either way."),
+]
 Attacked = Annotated[
     int | None, typer.Option("--attacked", "-n", metavar="N", help="Pictures attacked for each scenario and ε.")
 ]
@@ -59,6 +63,7 @@ def audit(
     attack: AttackName = None,
     steps: Steps = None,
     rule: Rule = None,
+    precision: Precision = None,
     attacked: Attacked = None,
     k: K = None,
     own: Own = None,
@@ -82,7 +87,8 @@ def audit(
     """
     given = {
         "scenarios": _split(only), "eps": _budgets(eps), "attack": attack, "steps": steps, "rule": rule,
-        "attacked": attacked, "k": k, "own": own, "preserve": preserve, "xi": xi, "findings": findings, "seed": seed,
+        "precision": precision, "attacked": attacked, "k": k, "own": own, "preserve": preserve, "xi": xi,
+        "findings": findings, "seed": seed,
     }  # fmt: skip
     described = flags.preprocessing(similarity=similarity, size=size, channels=channels, mean=mean, std=std)
     gates = flags.gates(gate)

@@ -186,6 +186,13 @@ class Embedder:
                 parts.append(self.outputs(padded.to(self.device))[EMBEDDING][: len(part)].float().cpu())
         return torch.cat(parts)
 
+    def sharing_preprocessing(self, module: nn.Module) -> Embedder:
+        """Another module behind the same preprocessing, similarity and name."""
+        return Embedder(
+            module, similarity=self.similarity, channels=self.channels, size=self.size, mean=self.mean, std=self.std,
+            name=self.name,
+        )  # fmt: skip
+
     def _check_shape(self, x: Tensor) -> None:
         if x.shape[1] != self.channels:
             raise PixelError(
@@ -194,14 +201,16 @@ class Embedder:
             )
 
     def _prepared(self, x: Tensor) -> Tensor:
-        x = x.to(next((p.dtype for p in self.module.parameters() if p.is_floating_point()), x.dtype))
+        wanted = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), x.dtype)
+        # A module of lower precision gets pictures rounded to it once, not at every step of their preparation.
+        x = x.to(torch.promote_types(wanted, torch.float32))
         if self.size is not None and tuple(x.shape[-2:]) != tuple(self.size):
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)
         if self.mean is not None:
             x = x - torch.tensor(self.mean, dtype=x.dtype, device=x.device).view(-1, 1, 1)
         if self.std is not None:
             x = x / torch.tensor(self.std, dtype=x.dtype, device=x.device).view(-1, 1, 1)
-        return x
+        return x.to(wanted)
 
     def _checked(self, z: object, n: int) -> Tensor:
         if not isinstance(z, Tensor):
