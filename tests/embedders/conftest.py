@@ -6,8 +6,18 @@ import importlib
 
 import numpy as np
 import pytest
+import torch
 
 from embattle.embedders.torchvision_shim import make_torchvision_importable
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Models this small have no work for two threads, which on a busy machine wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

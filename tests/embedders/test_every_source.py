@@ -126,7 +126,7 @@ def test_a_check_up_has_no_complaint(spec):
 
 
 def test_the_command_line_knows_it(spec, capsys):
-    assert run(["doctor", "--model", spec, "--data", "digits"]) == 0
+    assert run(["doctor", "--model", spec, "--data", "digits", "--threads", "1"]) == 0
     assert "FAIL, " in capsys.readouterr().out
     scheme = spec.partition(":")[0]
     assert run(["show", scheme]) == 0
@@ -138,5 +138,5 @@ def test_what_cannot_be_loaded_is_a_sentence_and_exit_code_2(scheme, tmp_path, c
     (tmp_path / "config.json").write_bytes(b"\xff\xfe")
     (tmp_path / "model.safetensors").write_bytes(b"\xff\xfe")
     path = tmp_path / "config.json" if scheme == "onnx" else tmp_path
-    assert run(["doctor", "--model", f"{scheme}:{path}"]) == 2
+    assert run(["doctor", "--model", f"{scheme}:{path}", "--threads", "1"]) == 2
     assert f"embattle: {scheme}:{path}" in capsys.readouterr().err
