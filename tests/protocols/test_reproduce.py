@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from embattle import data
+from embattle.cli.app import run as main
 from embattle.embedders import load_checkpoint
 from embattle.errors import ConfigError, RunMismatch
 from embattle.protocols import Protocol, reproduce
@@ -84,6 +85,8 @@ def test_the_paper_weaker_than_ours_is_stronger_and_the_other_way_round(finished
     assert cell(result, "ca+.w1", EPS)["verdict"] == "stronger"  # the paper's rank of 100 % is easily fallen below
     assert cell(result, "sp-qa-.m2", EPS)["verdict"] == "weaker"  # and one of 100 % is never reached
     assert cell(result, "sp-qa-.m2", 0.0)["verdict"] is None  # nothing was published
+    assert cell(result, "ca+.w1", 0.0)["verdict"] is None  # nobody attacked
+    assert cell(result, "ca+.w1", 0.0)["difference"] is not None
     assert result["verdicts"]["weaker"] == 1
 
 
@@ -99,7 +102,7 @@ def test_ranks_are_those_of_the_float_pictures(tiny: Protocol, models: Path, fin
     subject = Subject.of(embedder, gallery, k=10, keep_own=True)
     samples = tuple(name for name in gallery.ids if name in names)
     attacked = Cell(column=COLUMNS[0], eps=EPS, role="paper", seed=0, samples=samples)
-    rows = {row["sample"]: row for row in measure_cell(subject, attacked)}
+    rows = {row["sample"]: row for row in measure_cell(subject, attacked).rows}
     assert rows == {row["sample"]: row for row in rows_of(finished[0], "paper") if row["seed"] == 0}
 
     from embattle.attacks.objectives import CandidateRank
@@ -122,6 +125,9 @@ def test_both_attacks_cost_the_same_and_follow_the_papers_steps(finished: Finish
     assert [attack_of("paper", eps).steps for eps in (0.01, 0.03, 0.1, 0.3)] == [10, 15, 20, 30]
     for role in ("paper", "adaptive"):
         assert {row["forwards"] for row in rows_of(finished[0], role)} == {21}
+    cost = cell(finished[1], "ca+.w1", EPS)["cost"]
+    assert [cost[role]["forwards"] for role in ("paper", "adaptive")] == [21, 21]
+    assert all(cost[role]["seconds"] > 0 for role in cost)
 
 
 def test_the_adaptive_attack_and_the_papers_share_pictures_and_targets(finished: Finished) -> None:
@@ -129,6 +135,40 @@ def test_the_adaptive_attack_and_the_papers_share_pictures_and_targets(finished:
     assert sorted(samples["clean"]) == sorted(samples["paper"])
     seeds = {seed: {sample for s, sample in samples["clean"] if s == seed} for seed in (0, 1)}
     assert seeds[0] != seeds[1]
+
+
+def test_what_is_saved_and_what_could_be_reached_stand_beside_it(finished: Finished) -> None:
+    run, result = finished
+    found = cell(result, "sp-qa-.m2", EPS)
+    rows = rows_of(run, "paper", "sp-qa-.m2")
+    assert found["eight_bit"]["value"] == pytest.approx(np.mean([row["eight_bit"]["rank"] for row in rows]))
+    assert any(row["eight_bit"]["rank"] != row["metrics"]["rank"] for row in rows)
+    free = [row["metrics"]["rank"] for row in rows_of(run, "free", "sp-qa-.m2")]
+    assert found["attainable"]["value"] == pytest.approx(np.mean(free))
+    assert np.mean(free) > found["ours"]["value"]
+    assert cell(result, "ca+.w1", EPS)["attainable"] is None  # one query: rank 0, and nothing to work out
+
+
+def test_a_report_is_built_again_from_the_folder(finished: Finished, tmp_path: Path) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("result.json", "result.md", "result.csv")}
+    for name in before:
+        (tmp_path / "run" / name).unlink()
+    assert main(["report", str(tmp_path / "run")]) == 1  # its weaker figure
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
+    assert main(["report", str(tmp_path / "run"), "--gate", "recall@1 > 0"]) == 2
+
+
+def test_a_smoke_test_judges_nothing(tiny: Protocol, models: Path, finished: Finished, tmp_path: Path) -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    run, result = reproduce(tiny, "smoke", seeds=(0,), attacked=1000, models=models, out=tmp_path / "run")
+    assert {each["verdict"] for each in result["cells"]} == {None}
+    text = (run.path / "result.md").read_text()
+    assert "smoke test" in text
+    assert "weaker |" not in text
+    assert "80 attacked pictures for each in a gallery of 80" in text  # no more than there are
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_files_say_the_same(finished: Finished) -> None:
@@ -175,10 +215,5 @@ def test_unknown_scales_and_empty_ones_are_refused(tiny: Protocol) -> None:
         tiny.at("cpu", attacked=0)
     with pytest.raises(ConfigError, match="different whole numbers"):
         tiny.at("cpu", seeds=(1, 1))
-
-
-def test_threads_and_global_draws_are_left_alone(tiny: Protocol, models: Path, finished: Finished, tmp_path: Path) -> None:
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    reproduce(tiny, "smoke", seeds=(0,), models=models, out=tmp_path / "run")
-    assert torch.get_num_threads() == threads
-    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ConfigError, match="different whole numbers"):
+        tiny.at("cpu", seeds=())

@@ -52,6 +52,23 @@ def test_it_is_found_again_on_another_day(tmp_path: Path, monkeypatch: pytest.Mo
     assert not opened(parent=tmp_path, name="other").resumed
 
 
+def test_commits_of_later_starts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter(["first", "first", "second+dirty", "first", "third", "second+dirty"])
+    monkeypatch.setattr(folder, "describe_environment", lambda *given: {"commit": next(commits), "created": given[0]})
+    seen = []
+    for start in range(6):
+        run = opened(parent=tmp_path, command=f"start {start}")
+        found = json.loads((run.path / "env.json").read_text())
+        assert (found["commit"], found["created"]) == ("first", "start 0")
+        seen.append(found.get("resumed_at"))
+    assert seen == [None, None, ["second+dirty"], ["second+dirty"], ["second+dirty", "third"], ["second+dirty", "third"]]
+
+
+def test_the_device_is_kept(tmp_path: Path) -> None:
+    run = opened(parent=tmp_path, device="cuda (card)")
+    assert json.loads((run.path / "env.json").read_text())["device"] == "cuda (card)"
+
+
 def test_an_interrupted_start_is_gone_on_with(tmp_path: Path) -> None:
     out = tmp_path / "run"
     opened(out=out)

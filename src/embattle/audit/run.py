@@ -126,7 +126,14 @@ def audit(
     if isinstance(model, Embedder):
         _ = session.subject
     tasks = _plan(session)
-    run = open_run("audit", session.hashed, [task.unit for task in tasks], command=command, out=out)
+    run = open_run(
+        "audit",
+        session.hashed,
+        [task.unit for task in tasks],
+        command=command,
+        out=out,
+        device=_kind_of_device(session.device),
+    )
     place["run"] = run.path
     if begun is not None:
         begun(run)

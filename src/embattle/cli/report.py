@@ -14,7 +14,7 @@ from embattle.errors import EmbattleError, InputError, RunIncomplete
 if TYPE_CHECKING:
     from embattle.records import Gate
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, as printed by embattle audit.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, as printed by embattle audit or reproduce.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the report as Markdown instead of a table.")]
 
 
@@ -22,16 +22,24 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
     """Build a run's report again, on any machine.
 
     Writes summary.json and report.html anew from the run's configuration and results. Gates of the audit are judged
-    again; gates given here are judged beside them, in this report only.
+    again; gates given here are judged beside them, in this report only. Of a reproduction it writes result.json,
+    result.md and result.csv.
     """
     given = flags.gates(gate, "report")
-    from embattle.cli.verdict import conclude
-    from embattle.records import build_summary
+    from embattle.cli.verdict import conclude, conclude_reproduction
+    from embattle.records import build_reproduction, build_summary
+    from embattle.records.reproduction import PAPER_FILE
 
     if run.is_dir() and not (run / "config.json").is_file():
         raise InputError(f"{run} holds no run (it has no config.json); name the folder that embattle audit printed")
+    reproduction = (run / PAPER_FILE).is_file()
+    if reproduction and given:
+        raise InputError(f"{run} is a reproduction, which is judged by its paper; leave --gate out")
     gates = _with_those_of_the_audit(given, run)
     try:
+        if reproduction:
+            conclude_reproduction(run, build_reproduction(run), markdown=markdown)
+            return
         summary = build_summary(run)
         conclude(run, summary, gates, markdown=markdown)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, ArithmeticError, OverflowError) as error:

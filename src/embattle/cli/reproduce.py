@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from embattle.cli import flags
-from embattle.errors import ConfigError, GateFailed
+from embattle.errors import ConfigError
 
 Name = Annotated[str, typer.Argument(metavar="PROTOCOL", help="Which experiment; see: embattle list protocols.")]
 ScaleName = Annotated[
@@ -47,13 +47,11 @@ def reproduce(
     1: a figure is weaker than the paper's by more than its tolerance.
     """
     wanted = None if seeds is None else _seeds(seeds)
-    from rich.console import Console
-
     from embattle.cli.auditing import use_threads
     from embattle.cli.progress import follow
+    from embattle.cli.verdict import conclude_reproduction
     from embattle.protocols import protocol
     from embattle.protocols import reproduce as run_protocol
-    from embattle.report import render_reproduction, reproduction_table
 
     use_threads(threads)
     with follow() as progress:
@@ -61,15 +59,7 @@ def reproduce(
             protocol(name), scale, attacked=attacked, seeds=wanted, data_root=data_root, models=models, out=out,
             command=context.obj, progress=progress,
         )  # fmt: skip
-    if markdown:
-        print(render_reproduction(result), end="")
-    else:
-        console = Console()
-        console.print(reproduction_table(result))
-        console.print(f"result  {run.path / 'result.md'}", markup=False, soft_wrap=True, highlight=False)
-    weaker = result["verdicts"]["weaker"] if result["judged"] else 0
-    if weaker:
-        raise GateFailed(f"{weaker} of {sum(result['verdicts'].values())} figures are weaker than the paper's")
+    conclude_reproduction(run.path, result, markdown=markdown)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

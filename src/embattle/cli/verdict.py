@@ -8,7 +8,14 @@ from typing import Any
 
 from embattle.errors import ConfigError, GateFailed
 from embattle.records import Gate, GateResult, write_json_atomic
-from embattle.report import render_markdown, terminal_table, write_report
+from embattle.report import (
+    render_markdown,
+    render_reproduction,
+    reproduction_table,
+    terminal_table,
+    write_report,
+    write_reproduction,
+)
 
 
 def conclude(run: Path, summary: dict[str, Any], gates: Sequence[Gate], *, markdown: bool = False) -> None:
@@ -45,6 +52,28 @@ def conclude(run: Path, summary: dict[str, Any], gates: Sequence[Gate], *, markd
     missed = [result.expression for result in results if not result.passed]
     if missed:
         raise GateFailed(f"{len(missed)} of {len(results)} gates failed: {'; '.join(missed)}")
+
+
+def conclude_reproduction(run: Path, result: dict[str, Any], *, markdown: bool = False) -> None:
+    """Writes result.json, result.md and result.csv of a run and prints what they say.
+
+    Raises:
+        GateFailed: a finished run with a figure that is weaker than the paper's by more than its tolerance.
+        InputError: the folder cannot be written.
+        RunIncomplete: the disk is full.
+    """
+    from rich.console import Console
+
+    write_reproduction(run, result)
+    if markdown:
+        print(render_reproduction(result), end="")
+    else:
+        console = Console()
+        console.print(reproduction_table(result))
+        console.print(f"result  {run / 'result.md'}", markup=False, soft_wrap=True, highlight=False)
+    weaker = result["verdicts"]["weaker"]
+    if weaker and result["complete"]:
+        raise GateFailed(f"{weaker} of {sum(result['verdicts'].values())} figures are weaker than the paper's")
 
 
 def _print(summary: dict[str, Any], results: Sequence[GateResult], page: Path) -> None:

@@ -45,7 +45,7 @@ _DIFFERS = (
 )
 _SCALES = {
     "smoke": Scale(attacked=8, epochs=1, seeds=(0,), training_pictures=2000, gallery=500, judged=False),
-    "cpu": Scale(attacked=200, epochs=8, seeds=(0, 1, 2)),
+    "cpu": Scale(attacked=100, epochs=8, seeds=(0, 1, 2)),
     "paper": Scale(attacked=10_000, epochs=30, seeds=(0, 1, 2)),
 }
 

@@ -5,8 +5,10 @@ Papers measure the float pictures an attack returns; what a saved 8-bit picture 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -17,7 +19,8 @@ from embattle.attacks.objectives import CandidateRank, QueryRank
 from embattle.budget import Linf
 from embattle.protocols.free_point import free_points
 from embattle.protocols.protocol import Column
-from embattle.scenarios import Measured, Scenario, Subject, named
+from embattle.runs import Output
+from embattle.scenarios import Scenario, Subject, named
 
 Role = Literal["clean", "paper", "adaptive", "free"]
 # Physical batch of the loop; fewer pictures than that would be padded for nothing.
@@ -51,17 +54,21 @@ def attack_of(role: Role, eps: float) -> Attack:
     return paper if role == "paper" else apgd(budget=budget, steps=paper.steps)
 
 
-def measure_cell(subject: Subject, cell: Cell) -> list[dict[str, Any]]:
+def attack_names(eps: Sequence[float]) -> dict[str, str]:
+    """What the attacks of a run are, in full: part of its identity."""
+    roles: tuple[Role, ...] = ("paper", "adaptive")
+    return {f"{role} {each:g}": f"{attack_of(role, each)!r}, tile {_TILE}" for role in roles for each in eps}
+
+
+def measure_cell(subject: Subject, cell: Cell) -> Output:
     """A row for every picture: the scenario's metrics, the attacker's loss, and the cost."""
-    scenario = named(cell.column.scenario)
-    rows = subject.images.positions(cell.samples)
-    aims = scenario.aims(subject, rows, cell.seed)
+    work = _Work(subject=subject, cell=cell, scenario=named(cell.column.scenario))
     if cell.role == "clean":
-        return _rows(cell, scenario.measure(subject, rows, aims, subject.z[rows]))
-    objective = without_criterion(scenario.objective(subject, rows, aims))
+        return Output(rows=work.rows(work.measured(subject.z[work.places])))
     if cell.role == "free":
-        return _rows(cell, scenario.measure(subject, rows, aims, free_points(subject.embedder, objective, subject.z[rows])))
-    return _attacked(subject, cell, scenario, rows, aims, objective)
+        found = free_points(subject.embedder, work.objective, subject.z[work.places], work.metric)
+        return Output(rows=work.rows(work.measured(found)))
+    return work.attacked()
 
 
 def without_criterion(objective: Objective) -> Objective:
@@ -69,40 +76,73 @@ def without_criterion(objective: Objective) -> Objective:
     return replace(objective, k=None) if isinstance(objective, CandidateRank | QueryRank) else objective
 
 
-def _attacked(
-    subject: Subject, cell: Cell, scenario: Scenario, rows: Tensor, aims: Mapping[str, Tensor], objective: Objective
-) -> list[dict[str, Any]]:
-    attack, tile = attack_of(cell.role, cell.eps), min(_TILE, len(rows))
-    result = attack(subject.embedder, subject.images.pixels(rows), objective, seed=cell.seed, ids=cell.samples, tile=tile)
-    z = subject.embedder.embed(result.x_adv, tile=tile)
-    saved = subject.embedder.embed(result.eight_bit_images, tile=tile)
-    finite = torch.isfinite(z).all(1) & torch.isfinite(saved).all(1)
-    stand_in = subject.z[rows]
-    found, eight_bit = (
-        scenario.measure(subject, rows, aims, torch.where(finite.unsqueeze(1), each, stand_in)) for each in (z, saved)
-    )
-    return _rows(cell, found, eight_bit, loss=result.loss, forwards=result.forwards, finite=finite)
-
-
-def _rows(
-    cell: Cell, found: Measured, eight_bit: Measured | None = None, *, loss: Tensor | None = None,
-    forwards: Tensor | None = None, finite: Tensor | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    def values(measured: Measured | None, i: int) -> dict[str, float] | None:
-        lost = finite is not None and not finite[i]
-        return None if measured is None or lost else {name: float(each[i]) for name, each in measured.metrics.items()}
-
-    return [
-        {
-            "row": "sample", "column": cell.column.scenario, "eps": cell.eps, "role": cell.role, "seed": cell.seed,
-            "sample": sample, "metrics": values(found, i), "eight_bit": values(eight_bit, i),
-            "loss": None if loss is None or not torch.isfinite(loss[i]) else float(loss[i]),
-            "forwards": 0 if forwards is None else int(forwards[i]),
-        }
-        for i, sample in enumerate(cell.samples)
-    ]  # fmt: skip
-
-
 def chosen(ids: Sequence[str], order: Sequence[int], count: int) -> tuple[str, ...]:
     """The first `count` of a drawn order, in gallery order."""
     return tuple(ids[i] for i in sorted(order[:count]))
+
+
+Metrics = Mapping[str, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """A cell with the system it is measured on."""
+
+    subject: Subject
+    cell: Cell
+    scenario: Scenario
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Gallery positions of the pictures."""
+        return self.subject.images.positions(self.cell.samples)
+
+    @cached_property
+    def aims(self) -> Mapping[str, Tensor]:
+        """Their targets."""
+        return self.scenario.aims(self.subject, self.places, self.cell.seed)
+
+    @property
+    def objective(self) -> Objective:
+        """What the attacks maximise."""
+        return without_criterion(self.scenario.objective(self.subject, self.places, self.aims))
+
+    def metric(self, index: Tensor, z: Tensor) -> Tensor:
+        """The printed metric of some of the pictures, embedded at `z`."""
+        aims = {name: values[index] for name, values in self.aims.items()}
+        return self.scenario.measure(self.subject, self.places[index], aims, z).metrics[self.cell.column.metric]
+
+    def measured(self, z: Tensor) -> list[Metrics]:
+        """Every metric of each picture; None where the model gave NaN for it."""
+        finite = torch.isfinite(z).all(1)
+        usable = torch.where(finite.unsqueeze(1), z, self.subject.z[self.places])
+        metrics = self.scenario.measure(self.subject, self.places, self.aims, usable).metrics
+        each = [{name: float(values[i]) for name, values in metrics.items()} for i in range(len(z))]
+        return [found if known else None for found, known in zip(each, finite.tolist(), strict=True)]
+
+    def attacked(self) -> Output:
+        """The attack, measured on the float pictures it returns and on their saved form."""
+        embedder, tile = self.subject.embedder, min(_TILE, len(self.places))
+        attack, x = attack_of(self.cell.role, self.cell.eps), self.subject.images.pixels(self.places)
+        result = attack(embedder, x, self.objective, seed=self.cell.seed, ids=self.cell.samples, tile=tile)
+        found, eight_bit = (
+            self.measured(embedder.embed(pictures, tile=tile)) for pictures in (result.x_adv, result.eight_bit_images)
+        )
+        rows = self.rows(found, eight_bit, loss=result.loss.tolist(), forwards=result.forwards.tolist())
+        return Output(rows=rows, cost={"attack_seconds": result.seconds})
+
+    def rows(
+        self, found: Sequence[Metrics], eight_bit: Sequence[Metrics] | None = None, *,
+        loss: Sequence[float] | None = None, forwards: Sequence[int] | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """The record of each picture."""
+        cell = self.cell
+        return [
+            {
+                "row": "sample", "column": cell.column.scenario, "eps": cell.eps, "role": cell.role, "seed": cell.seed,
+                "sample": sample, "metrics": found[i], "eight_bit": None if eight_bit is None else eight_bit[i],
+                "loss": None if loss is None or not math.isfinite(loss[i]) else loss[i],
+                "forwards": 0 if forwards is None else forwards[i],
+            }
+            for i, sample in enumerate(cell.samples)
+        ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from embattle import data, networks, rng
 from embattle.data import ImageSet
 from embattle.embedders import load_checkpoint
 from embattle.errors import RunMismatch
-from embattle.protocols.cells import Cell, Role, attack_of, chosen, measure_cell
+from embattle.protocols.cells import Cell, Role, attack_names, attack_of, chosen, measure_cell
 from embattle.protocols.protocol import Column, Protocol, Scale
-from embattle.records import LocalStore, Published, Unit, build_reproduction
+from embattle.records import LocalStore, Published, Unit, build_reproduction, write_json_atomic
+from embattle.records.reproduction import PAPER_FILE
 from embattle.report import write_reproduction
 from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, numerics, open_run
 from embattle.scenarios import Subject
@@ -54,6 +55,7 @@ class _Study:
             "scale": {"attacked": self.scale.attacked, "epochs": self.scale.epochs, "seeds": list(self.scale.seeds)},
             "pictures": self.pictures.fingerprint, "gallery": self.gallery.fingerprint,
             "columns": [column.scenario for column in self.protocol.columns], "eps": list(self.protocol.eps),
+            "attacks": attack_names(self.protocol.eps),
         }  # fmt: skip
 
     def checkpoint(self, seed: int) -> Path:
@@ -120,6 +122,7 @@ def reproduce(
     wanted = protocol.at(scale, attacked=attacked, seeds=seeds)
     pictures, gallery = (data.load(protocol.data, split=split, root=data_root) for split in ("train", "test"))
     pictures, gallery = _some(pictures, wanted.training_pictures), _some(gallery, wanted.gallery)
+    wanted = replace(wanted, attacked=min(wanted.attacked, len(gallery)))
     place: dict[str, LocalStore] = {}
     study = _Study(
         protocol=protocol, scale=wanted, pictures=pictures, gallery=gallery, models=models, folder=lambda: place["run"]
@@ -127,8 +130,10 @@ def reproduce(
     tasks = [task for seed in wanted.seeds for task in _tasks(study, seed)]
     run = open_run(protocol.name, study.hashed, [task.unit for task in tasks], command=command, out=out)
     place["run"] = run.store
+    # Outside the hash: a corrected misprint of the paper's figures costs no attack.
+    write_json_atomic(run.path / PAPER_FILE, _paper(protocol, scale, wanted))
     execute(tasks, run.store, progress)
-    result = build_reproduction(run.path, _published(protocol), described(protocol, scale, wanted))
+    result = build_reproduction(run.path)
     write_reproduction(run.path, result)
     return run, result
 
@@ -140,18 +145,9 @@ def _some(images: ImageSet, count: int | None) -> ImageSet:
     return images.take(sorted(order[:count].tolist()))
 
 
-def described(protocol: Protocol, name: str, scale: Scale) -> dict[str, Any]:
-    """What a result says of itself before the figures."""
-    return {
-        "protocol": protocol.name, "title": protocol.title, "paper": protocol.paper, "recall": protocol.recall,
-        "data": protocol.data, "network": protocol.network, "differs": list(protocol.differs), "scale": name,
-        "judged": scale.judged, "attacked": scale.attacked, "epochs": scale.epochs, "seeds": list(scale.seeds),
-        "training_pictures": scale.training_pictures, "gallery": scale.gallery,
-    }  # fmt: skip
-
-
-def _published(protocol: Protocol) -> list[Published]:
-    return [
+def _paper(protocol: Protocol, name: str, scale: Scale) -> dict[str, Any]:
+    """What a result says of itself before the figures, and the paper's figures."""
+    published = [
         Published(
             column=column.scenario, metric=column.metric, unit=column.unit, rises=column.rises, width=column.width,
             tolerance=column.tolerance, eps=eps, value=protocol.published.get((column.scenario, eps)),
@@ -159,6 +155,13 @@ def _published(protocol: Protocol) -> list[Published]:
         for column in protocol.columns
         for eps in (0.0, *protocol.eps)
     ]  # fmt: skip
+    described = {
+        "protocol": protocol.name, "title": protocol.title, "paper": protocol.paper, "recall": protocol.recall,
+        "data": protocol.data, "network": protocol.network, "differs": list(protocol.differs), "scale": name,
+        "judged": scale.judged, "attacked": scale.attacked, "epochs": scale.epochs, "seeds": list(scale.seeds),
+        "training_pictures": scale.training_pictures, "gallery": scale.gallery,
+    }  # fmt: skip
+    return {"described": described, "published": [asdict(each) for each in published]}
 
 
 def _tasks(study: _Study, seed: int) -> list[Task]:
@@ -189,7 +192,7 @@ def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, need
     effort = {"clean": 1.0, "free": _FREE_EFFORT}.get(role) or _STEP_EFFORT * attack_of(role, eps).steps
     return Task(
         unit=Unit(kind="attack", params=params, samples=cell.samples, needs=needs),
-        work=lambda tick: Output(rows=measure_cell(study.subject(seed), cell)),
+        work=lambda tick: measure_cell(study.subject(seed), cell),
         title=f"seed {seed}: {column.scenario} {role} ε {eps:g}" if eps else f"seed {seed}: {column.scenario} {role}",
         weight=effort * len(cell.samples),
     )

@@ -105,7 +105,8 @@ class Protocol:
         if scale not in self.scales:
             raise ConfigError(f"{self.name} has no scale {scale!r}; write one of {', '.join(self.scales)}")
         found = self.scales[scale]
-        return replace(found, attacked=found.attacked if attacked is None else attacked, seeds=seeds or found.seeds)
+        seeds = found.seeds if seeds is None else seeds
+        return replace(found, attacked=found.attacked if attacked is None else attacked, seeds=seeds)
 
 
 def protocol(name: str) -> Protocol:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embattle.records.intervals import mean_figure
 from embattle.records.store import LocalStore
-from embattle.records.summary import read_run
+from embattle.records.summary import read_record, read_run, without_flags
 
 SCHEMA = "embattle.reproduction/1"
+# Where files lie changes no figure, and a result is there to be published.
+_PLACES = ("--out", "--models", "--data-root")
 Row = Mapping[str, Any]
 Key = tuple[str, float, str]
+# What a reproduction keeps of its paper, beside the units.
+PAPER_FILE = "paper.json"
+# The clean system and the free point belong to a column, not to an ε.
+_WITHOUT_EPS = ("clean", "free")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,8 @@ class Published:
         unit: of the value.
         rises: whether a stronger attack makes the value larger.
         width: targets of a picture.
-        tolerance: difference that says nothing, in the value's unit; two deviations between seeds count if they are more.
+        tolerance: difference that says nothing, in the value's unit; two deviations between seeds, or half of the
+            interval, count if they are more.
         eps: ε; 0 is the clean system.
         value: the paper's.
     """
@@ -43,67 +49,97 @@ class Published:
     value: float | None
 
 
-def build_reproduction(run: Path, published: Sequence[Published], described: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of result.json from a run folder's finished units and the paper's figures.
+def build_reproduction(run: Path) -> dict[str, Any]:
+    """The content of result.json from a run folder's finished units and the paper's figures beside them.
 
     Args:
         run: the run folder; it may be unfinished ("complete" is false then).
-        published: the cells, in the order they are printed.
-        described: what the result says of itself: protocol, title, paper, scale, seeds.
 
     Raises:
-        InputError: no run folder, or a damaged file in it.
+        InputError: no run folder of a reproduction, or a damaged file in it.
     """
     config, environment = read_run(run)
-    store = LocalStore(run)
-    finished = store.done()
-    units = [unit for unit in config["plan"] if unit in finished]
-    models: list[Row] = []
-    samples: dict[Key, dict[int, list[Row]]] = {}
-    seconds: dict[Key, list[float]] = {}
-    for unit in units:
-        rows = list(store.rows(unit))
-        models += [row for row in rows if row["row"] == "model"]
-        for row in (row for row in rows if row["row"] == "sample"):
-            samples.setdefault(_key(row), {}).setdefault(row["seed"], []).append(row)
-        if rows and rows[0]["row"] == "sample":
-            seconds.setdefault(_key(rows[0]), []).append(store.cost(unit).get("seconds", math.nan) / len(rows))
-    cells = [_cell(place, samples, seconds) for place in published]
+    environment = {**environment, "command": without_flags(environment["command"], _PLACES)}
+    paper = read_record(run / PAPER_FILE, {"described": dict, "published": list})
+    measured = _Measured.of(LocalStore(run), config["plan"])
+    judged = bool(paper["described"]["judged"])
+    cells = [_cell(Published(**place), measured, judged=judged) for place in paper["published"]]
     verdicts = [cell["verdict"] for cell in cells if cell["verdict"]]
     return {
-        "schema": SCHEMA, **described, "environment": environment, "config_hash": config["hash"],
-        "units": {"done": len(units), "planned": len(config["plan"])}, "complete": len(units) == len(config["plan"]),
-        "models": [{"seed": row["seed"], "recall@1": row["recall"]} for row in models],
+        "schema": SCHEMA, **paper["described"], "environment": environment, "config_hash": config["hash"],
+        "units": {"done": measured.units, "planned": len(config["plan"])},
+        "complete": measured.units == len(config["plan"]),
+        "models": [{"seed": row["seed"], "recall@1": row["recall"]} for row in measured.models],
         "verdicts": {name: verdicts.count(name) for name in ("same", "stronger", "weaker")}, "cells": cells,
     }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """The rows of a run, sorted by what they speak of: samples by cell and seed, seconds a picture by cell."""
+
+    units: int
+    models: Sequence[Row]
+    samples: Mapping[Key, Mapping[int, Sequence[Row]]]
+    seconds: Mapping[Key, Sequence[float]]
+
+    @classmethod
+    def of(cls, store: LocalStore, plan: Sequence[str]) -> _Measured:
+        finished = store.done()
+        models: list[Row] = []
+        samples: dict[Key, dict[int, list[Row]]] = {}
+        seconds: dict[Key, list[float]] = {}
+        units = [unit for unit in plan if unit in finished]
+        for unit in units:
+            rows = list(store.rows(unit))
+            models += [row for row in rows if row["row"] == "model"]
+            found = [row for row in rows if row["row"] == "sample"]
+            for row in found:
+                samples.setdefault(_key(row), {}).setdefault(row["seed"], []).append(row)
+            cost = store.cost(unit)
+            if found and (spent := cost.get("attack_seconds", cost.get("seconds"))) is not None:
+                seconds.setdefault(_key(found[0]), []).append(spent / len(found))
+        return cls(units=len(units), models=models, samples=samples, seconds=seconds)
+
+    def rows(self, place: Published, role: str) -> Mapping[int, Sequence[Row]]:
+        return self.samples.get((place.column, 0.0 if role in _WITHOUT_EPS else place.eps, role), {})
+
+    def cost(self, place: Published, role: str) -> dict[str, float | None]:
+        """Mean forwards and seconds a picture."""
+        forwards = [row["forwards"] for row in _flat(self.rows(place, role))]
+        seconds = self.seconds.get((place.column, place.eps, role), ())
+        return {
+            name: statistics.fmean(values) if values else None
+            for name, values in (("forwards", forwards), ("seconds", seconds))
+        }
 
 
 def _key(row: Row) -> Key:
     return row["column"], row["eps"], row["role"]
 
 
-def _cell(
-    place: Published, samples: Mapping[Key, Mapping[int, Sequence[Row]]], seconds: Mapping[Key, Sequence[float]]
-) -> dict[str, Any]:
+def _cell(place: Published, measured: _Measured, *, judged: bool) -> dict[str, Any]:
     role = "paper" if place.eps else "clean"
-    key = (place.column, place.eps, role)
-    ours, by_seed = _figure(place, samples.get(key, {}), "metrics")
-    adaptive, _ = _figure(place, samples.get((place.column, place.eps, "adaptive"), {}), "metrics")
-    free, _ = _figure(place, samples.get((place.column, 0.0, "free"), {}), "metrics")
-    eight_bit, _ = _figure(place, samples.get(key, {}), "eight_bit")
+    rows, adaptive = measured.rows(place, role), measured.rows(place, "adaptive")
+    ours, by_seed = _figure(place, rows, "metrics")
     deviation = statistics.stdev(by_seed.values()) if len(by_seed) > 1 else None
-    tolerance = max(place.tolerance, 2 * (deviation or 0.0))
+    tolerance = max(place.tolerance, 2 * (deviation or 0.0), _half_width(ours))
     difference = None if ours is None or place.value is None else ours["value"] - place.value
+    # Of the clean system nobody can say that it is stronger or weaker for an attacker.
+    decided = judged and place.eps > 0 and difference is not None
     return {
         "column": place.column, "metric": place.metric, "unit": place.unit, "rises": place.rises, "width": place.width,
         "eps": place.eps, "paper": place.value, "ours": ours, "by_seed": {str(s): v for s, v in by_seed.items()},
         "seed_deviation": deviation, "difference": difference, "tolerance": tolerance,
-        "verdict": None if difference is None else verdict(difference, tolerance, rises=place.rises),
-        "eight_bit": eight_bit, "adaptive": adaptive,
-        "gain": _gain(samples.get(key, {}), samples.get((place.column, place.eps, "adaptive"), {})),
-        "attainable": free, "forwards": _mean(row["forwards"] for row in _flat(samples.get(key, {}))),
-        "seconds": _mean(seconds.get(key, ())),
+        "verdict": verdict(difference, tolerance, rises=place.rises) if decided and difference is not None else None,
+        "eight_bit": _figure(place, rows, "eight_bit")[0], "adaptive": _figure(place, adaptive, "metrics")[0],
+        "gain": _gain(rows, adaptive), "attainable": _figure(place, measured.rows(place, "free"), "metrics")[0],
+        "cost": {name: measured.cost(place, name) for name in (role, *(["adaptive"] if adaptive else []))},
     }  # fmt: skip
+
+
+def _half_width(figure: Row | None) -> float:
+    return 0.0 if figure is None or figure["ci"] is None else (figure["ci"][1] - figure["ci"][0]) / 2
 
 
 def verdict(difference: float, tolerance: float, *, rises: bool) -> str:
@@ -146,8 +182,3 @@ def _gain(paper: Mapping[int, Sequence[Row]], adaptive: Mapping[int, Sequence[Ro
 
 def _flat(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
     return [row for of_seed in rows.values() for row in of_seed]
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    known = [value for value in values if not math.isnan(value)]
-    return statistics.fmean(known) if known else None

@@ -17,6 +17,7 @@ from embattle.records.store import LocalStore
 
 SCHEMA = "embattle.summary/1"
 Row = Mapping[str, Any]
+# What a part of a run cannot share with the whole: other threats, their gates, the run folder.
 _CHOICES = ("--only", "--gate", "--out")
 # What the summary and the report read of each kind of row.
 _FIELDS = {
@@ -146,21 +147,25 @@ def _threat(rows: _Rows, name: str, command: str) -> dict[str, Any]:
     eps = half_eps(curve)
     # Rows hold only what narrows the command down: paths in it may differ between two starts of the same run.
     if "reproduce" in described:
-        described = {**described, "reproduce": f"{_without_choices(command)} {described['reproduce']}"}
+        described = {**described, "reproduce": f"{without_flags(command, _CHOICES)} {described['reproduce']}"}
     return {**described, "grade": grade(withstood(curve)) if tested(curve) else None, "half_eps": eps, "curve": curve}
 
 
-def _without_choices(command: str) -> str:
-    """The command line without what a part of the run cannot share with it: other threats, their gates, the run folder."""
+def without_flags(command: str, flags: Sequence[str]) -> str:
+    """A command line without some of its flags and their values; as it is where a shell could not read it.
+
+    >>> without_flags("embattle audit --out here --data=x --seed 1", ("--out", "--data"))
+    'embattle audit --seed 1'
+    """
     try:
         words = iter(shlex.split(command))
     except ValueError:
         return command
     kept = []
     for word in words:
-        if word in _CHOICES:
+        if word in flags:
             next(words, None)
-        elif word.partition("=")[0] not in _CHOICES:
+        elif word.partition("=")[0] not in flags:
             kept.append(word)
     return shlex.join(kept)
 
@@ -229,7 +234,7 @@ def load_summary(path: Path) -> dict[str, Any]:
         InputError: no such file, a damaged one, or another schema.
     """
     file = path / "summary.json" if path.is_dir() else path
-    summary = _record(file, {"schema": str})
+    summary = read_record(file, {"schema": str})
     if summary["schema"] != SCHEMA:
         raise InputError(
             f"{file} has the schema {summary['schema']!r}; this version reads {SCHEMA!r}. Rebuild it from its run "
@@ -246,11 +251,16 @@ def read_run(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         InputError: no run folder, or a damaged file in it.
     """
-    config = _record(run / "config.json", {"hash": str, "config": dict, "plan": list})
-    return config, _record(run / "env.json", {"created": str, "command": str, "embattle": str})
+    config = read_record(run / "config.json", {"hash": str, "config": dict, "plan": list})
+    return config, read_record(run / "env.json", {"created": str, "command": str, "embattle": str})
 
 
-def _record(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+def read_record(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """A JSON file with at least the named fields, each of its kind.
+
+    Raises:
+        InputError: no such file, or a damaged one.
+    """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _HEADER = (
-    "column", "ε", "paper", "ours [95 %]", "difference", "tolerance", "verdict", "deviation of seeds", "saved, 8-bit",
-    "adaptive [95 %]", "adaptive loss ≥", "attainable", "forwards",
+    "column", "ε", "paper", "ours [95 % over pictures]", "difference", "tolerance", "verdict", "deviation of seeds",
+    "saved, 8-bit", "adaptive [95 % over pictures]", "adaptive loss ≥", "free point", "forwards", "seconds",
 )  # fmt: skip
 _LEGEND = """\
-*paper*: as published. *ours*: the paper's attack and step rule, mean over all pictures of all seeds, float pictures as in
-the paper, interval over pictures. *tolerance*: the stated one or two deviations between seeds, whichever is more.
-*verdict*: same within it; beyond it stronger or weaker, seen from the attacker. *saved, 8-bit*: the same attack measured
-on the picture a PNG file holds. *adaptive*: Auto-PGD on the same pictures with equally many forwards; *adaptive loss ≥*:
-mean gain of its objective over the paper's attack, paired, and the share of pictures on which it is at least as large.
-*attainable*: what a free point of the unit sphere reaches, which no picture need have."""
+*paper*: as published. *ours*: the paper's objective and step rule, the iterate with the highest loss, mean over all
+pictures of all seeds; float pictures, as in the paper. Its interval is over pictures; how far models differ is the
+*deviation of seeds*. *tolerance*: the largest of the stated one, two deviations between seeds, and half of the interval.
+*verdict*: same within it; beyond it stronger or weaker, seen from the attacker; none for the clean system. *saved, 8-bit*:
+the same attack measured on the picture a PNG file holds. *adaptive*: Auto-PGD on the same pictures with equally many
+forwards; *adaptive loss ≥*: mean gain of its objective over *ours*, paired, and the share of pictures on which it is at
+least as large. *free point*: the best mean rank that ascent of a free point of the unit sphere comes by, which no picture
+need have and which nothing need preserve: what there is to win. *forwards*, *seconds*: of *ours*, a picture."""
 
 
 def write_reproduction(folder: Path, result: Record) -> None:
@@ -60,7 +62,7 @@ def reproduction_table(result: Record) -> Table:
     for name in ("column", "ε", "paper", "ours", "95 %", "±", "verdict", "adaptive"):
         table.add_column(name, justify="left" if name in ("column", "verdict") else "right", no_wrap=True)
     for cell in result["cells"]:
-        verdict = cell["verdict"] if result["judged"] else None
+        verdict = cell["verdict"]
         table.add_row(
             cell["column"], eps_decimal(cell["eps"]), _number(cell, cell["paper"]), _value(cell, "ours"),
             interval_text(cell["ours"], digits=_digits(cell)), _number(cell, cell["tolerance"]),
@@ -85,7 +87,7 @@ def _state(result: Record) -> str:
     if not result["judged"]:
         return "**A smoke test: too little training and too few pictures to be compared with the paper.**"
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items())
-    return f"**Of {sum(verdicts.values())} cells with a published figure: {told}.**"
+    return f"**Of {sum(verdicts.values())} attacked cells with a published figure: {told}.**"
 
 
 def _quality(result: Record) -> str:
@@ -106,8 +108,14 @@ def _markdown_row(cell: Record) -> tuple[str, ...]:
         "–" if difference is None else f"{difference:+.{digits}f}", _number(cell, cell["tolerance"]),
         cell["verdict"] or "–", _number(cell, cell["seed_deviation"]), _value(cell, "eight_bit"),
         _with_interval(cell, "adaptive"), _gain(cell["gain"]), _value(cell, "attainable"),
-        "–" if not cell["forwards"] else f"{cell['forwards']:g}",
+        number(_cost(cell)["forwards"]), number(_cost(cell)["seconds"], digits=3),
     )  # fmt: skip
+
+
+def _cost(cell: Record) -> Record:
+    """Of the paper's attack; of the clean system, where nobody attacked."""
+    cost: Record = cell["cost"].get("paper") or cell["cost"]["clean"]
+    return cost
 
 
 def _gain(gain: Record | None) -> str:
@@ -132,9 +140,13 @@ def _with_interval(cell: Record, name: str) -> str:
 
 def _provenance(result: Record) -> str:
     environment = result["environment"]
-    kept = ("created", "commit", "embattle", "torch", "python", "cpu", "cores", "threads", "platform")
-    told = [f"{name} {environment[name]}" for name in kept if environment.get(name) is not None]
+    kept = ("created", "commit", "resumed_at", "embattle", "torch", "python", "cpu", "cores", "threads", "platform")
+    told = [f"{name} {_listed(environment[name])}" for name in kept if environment.get(name) is not None]
     return f"Made by `{environment['command']}`: {', '.join(told)}."
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _csv(result: Record) -> str:
@@ -147,19 +159,7 @@ def _csv(result: Record) -> str:
 
 
 def _flat(cells: Sequence[Record]) -> Iterator[dict[str, Any]]:
-    plain = (
-        "column",
-        "metric",
-        "unit",
-        "eps",
-        "paper",
-        "difference",
-        "tolerance",
-        "verdict",
-        "seed_deviation",
-        "forwards",
-        "seconds",
-    )
+    plain = ("column", "metric", "unit", "eps", "paper", "difference", "tolerance", "verdict", "seed_deviation")
     for cell in cells:
         row = {name: cell[name] for name in plain}
         for name in ("ours", "eight_bit", "adaptive", "attainable"):
@@ -167,5 +167,8 @@ def _flat(cells: Sequence[Record]) -> Iterator[dict[str, Any]]:
             low, high = figure["ci"] or (None, None)
             row |= {name: figure["value"], f"{name}_n": figure["n"], f"{name}_low": low, f"{name}_high": high}
         gain = cell["gain"]
+        for name in ("paper", "adaptive"):
+            cost = cell["cost"].get(name) or {"forwards": None, "seconds": None}
+            row |= {f"{name}_forwards": cost["forwards"], f"{name}_seconds": cost["seconds"]}
         row |= {"gain": gain and gain["loss"]["value"], "gain_at_least": gain and gain["at_least"]}
         yield row

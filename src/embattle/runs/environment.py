@@ -15,11 +15,12 @@ import torch
 import embattle
 
 
-def describe_environment(command: str) -> dict[str, Any]:
+def describe_environment(command: str, device: str = "cpu") -> dict[str, Any]:
     """The content of env.json.
 
     Args:
         command: the command line that started the run.
+        device: what the model runs on.
     """
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -33,7 +34,7 @@ def describe_environment(command: str) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": "cpu",
+        "device": device,
     }
 
 

@@ -16,7 +16,7 @@ from embattle.records.atomic import remove_leftovers
 from embattle.runs.environment import describe_environment
 
 # What an interrupted start may have left in a folder before its configuration was written.
-_OF_A_RUN = {"env.json", "units", "summary.json", "report.html"}
+_OF_A_RUN = {"env.json", "units", "summary.json", "report.html", "paper.json", "result.json", "result.md", "result.csv"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def configuration_hash(config: Mapping[str, Any]) -> str:
 
 def open_run(
     name: str, config: Mapping[str, Any], plan: Sequence[Unit], *, command: str, out: Path | None = None,
-    parent: Path = Path("runs"),
+    parent: Path = Path("runs"), device: str = "cpu",
 ) -> RunFolder:  # fmt: skip
     """The folder of this configuration: the unfinished one when there is one, a new one otherwise.
 
@@ -56,6 +56,7 @@ def open_run(
         command: the command line, kept in env.json.
         out: the folder to use; None: `parent`/<date>-<name>-<hash8>.
         parent: where runs without `out` live.
+        device: what the model runs on, kept in env.json.
 
     Raises:
         RunMismatch: `out` holds a run of another configuration, or something that is no run.
@@ -76,13 +77,25 @@ def open_run(
     _check_writable(path)
     # What a killed start left of the files beside the units: the state of a training run may be large.
     remove_leftovers(path)
+    write_json_atomic(path / "env.json", _environment(path / "env.json", describe_environment(command, device)))
     if not resumed:
-        write_json_atomic(path / "env.json", describe_environment(command))
         content = {"hash": digest, "name": name, "config": config, "plan": [unit.id for unit in plan]}
         write_json_atomic(path / "config.json", content)
     store = LocalStore(path)
     found = len(store.done() & {unit.id for unit in plan})
     return RunFolder(path=path, store=store, resumed=resumed, planned=len(plan), found=found)
+
+
+def _environment(file: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """What the run was made on: its first start, with the commits of later starts where they are others."""
+    try:
+        first: dict[str, Any] = json.loads(file.read_bytes())
+        known = [first["commit"], *first.get("resumed_at", [])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return now
+    if now["commit"] in known:
+        return first
+    return {**first, "resumed_at": [*known[1:], now["commit"]]}
 
 
 def _find(parent: Path, name: str, digest: str) -> Path:
