@@ -51,20 +51,40 @@ def test_the_fingerprint_changes_with_the_model(change):
         lambda m: m[4].weight.data.view(-1)[70_000].add_(1e-6),
         lambda m: m[4].weight.data.copy_(m[4].weight.data.flip(0)),
         lambda m: m[4].weight.detach().numpy().__setitem__((5, 6), 0.5),
+        lambda m: m[4].weight.data.neg_(),
+        lambda m: m[4].weight.data[:, 1::2].neg_(),
+        lambda m: m[5].weight.data.neg_(),
         lambda m: m[1].num_batches_tracked.data.add_(1),
     ],
     ids=[
         "written to", "loaded", "exchanged", "another layer", "past autograd", "past autograd in a large layer",
-        "past autograd in another order", "through numpy", "a counter",
+        "past autograd in another order", "through numpy", "every sign", "every other sign",
+        "every sign of long words", "a counter",
     ],
 )  # fmt: skip
 def test_a_fingerprint_that_was_asked_for_is_not_kept_when_the_model_changes(change):
-    member = Embedder(nn.Sequential(*network(), nn.Linear(72, 1024)), **BASE)
+    member = Embedder(nn.Sequential(*network(), nn.Linear(72, 1024), nn.Linear(1024, 4).double()), **BASE)
     before = member.fingerprint
     with torch.no_grad():
         change(member.module)
     assert member.fingerprint != before
     assert member.fingerprint == Embedder(member.module, **BASE).fingerprint
+
+
+def test_a_number_in_the_forward_code_counts():
+    def scaled(by: str) -> nn.Module:
+        names: dict = {"nn": nn}
+        exec(f"class Scaled(nn.Flatten):\n def forward(self, x): return super(type(self), self).forward(x) * {by}", names)
+        return names["Scaled"]()
+
+    def inner(by: str) -> nn.Module:
+        names: dict = {"nn": nn}
+        exec(f"class Inner(nn.Module):\n def forward(self, x): return (lambda y: y * {by})(x.flatten(1))", names)
+        return names["Inner"]()
+
+    for make in (scaled, inner):
+        assert Embedder(make("2.0")).fingerprint == Embedder(make("2.0")).fingerprint
+        assert Embedder(make("2.0")).fingerprint != Embedder(make("3.0")).fingerprint
 
 
 @pytest.mark.parametrize(

@@ -29,15 +29,19 @@ Gates = Annotated[
 ]
 SimilarityName = Annotated[
     str | None,
-    typer.Option("--similarity", metavar="NAME", help="cosine or euclidean (module: and hf: models)."),
+    typer.Option("--similarity", metavar="NAME", help="cosine or euclidean; a checkpoint has its own."),
 ]
-Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="The model's input size (module: models).")]
-Channels = Annotated[int | None, typer.Option(metavar="1|3", help="Planes the model expects (module: models).")]
+Size = Annotated[
+    int | None, typer.Option(metavar="PIXELS", help="The model's input size, where the model does not say it.")
+]
+Channels = Annotated[
+    int | None, typer.Option(metavar="1|3", help="Planes the model expects, where the model does not say it.")
+]
 Mean = Annotated[
-    str | None, typer.Option(metavar="NUMBERS", help="Normalisation mean per channel, by commas (module: models).")
+    str | None, typer.Option(metavar="NUMBERS", help="Normalisation mean per channel, by commas, where the model has none.")
 ]
 Std = Annotated[
-    str | None, typer.Option(metavar="NUMBERS", help="Normalisation standard deviation per channel (module: models).")
+    str | None, typer.Option(metavar="NUMBERS", help="Normalisation standard deviation per channel; goes with --mean.")
 ]
 WhenDamaged = Literal["raise", "skip"]
 OnError = Annotated[

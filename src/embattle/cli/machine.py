@@ -16,8 +16,13 @@ from embattle.data import DATASETS, data_root
 
 _REQUIRED = ("numpy", "pillow", "safetensors", "scikit-learn", "pydantic", "typer", "rich", "jinja2", "matplotlib")
 # Optional package: what it is for.
-_OPTIONAL = {"transformers": "hf: models", "tensorboard": "embattle train --tensorboard"}
-_EXTRA = {"transformers": "hf", "tensorboard": "tensorboard"}
+# Package: what it is needed for, and the extra that brings it.
+_OPTIONAL = {
+    "transformers": ("hf: models", "hf"),
+    "timm": ("timm: models", "timm"),
+    "onnx2torch": ("onnx: models", "onnx"),
+    "tensorboard": ("embattle train --tensorboard", "tensorboard"),
+}
 _FEW_GB = 1.0
 
 
@@ -70,8 +75,9 @@ def _optional(package: str) -> Check:
     version = _version(package)
     if version is not None:
         return Check(name=package, status="ok", finding=version)
-    finding = f"not installed, needed only for {_OPTIONAL[package]}"
-    return Check(name=package, status="ok", finding=finding, advice=f"pip install 'embattle[{_EXTRA[package]}]'")
+    purpose, extra = _OPTIONAL[package]
+    finding = f"not installed, needed only for {purpose}"
+    return Check(name=package, status="ok", finding=finding, advice=f"pip install 'embattle[{extra}]'")
 
 
 def _data_sets(root: Path | None) -> Check:

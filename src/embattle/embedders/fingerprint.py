@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from types import CodeType
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,15 @@ def structure(module: nn.Module) -> str:
     parts: list[object] = [repr(module)]
     for place, part in module.named_modules():
         code = getattr(type(part).forward, "__code__", None)
-        parts.append((place, type(part).__qualname__, code and (code.co_code.hex(), code.co_names)))
+        parts.append((place, type(part).__qualname__, code and _code(code)))
     # Memory addresses differ from process to process.
     return re.sub(r"0x[0-9a-f]+", "0x", repr(parts))
+
+
+def _code(code: CodeType) -> tuple[object, ...]:
+    """Instructions, names and constants, those of functions inside included."""
+    constants = tuple(_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts)
+    return code.co_code.hex(), code.co_names, constants
 
 
 def fingerprint(described: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -43,7 +50,7 @@ def fingerprint(described: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def sign(described: str, tensors: Iterable[tuple[str, Tensor]]) -> bytes:
-    """Changes whenever the fingerprint does, short of a write past autograd that keeps every row and column sum."""
+    """Changes whenever the fingerprint does, short of a write past autograd made to keep every sum of rows and columns."""
     digest = hashlib.blake2b(described.encode(), digest_size=32)
     for key, tensor in tensors:
         version = -1 if tensor.is_inference() else tensor._version
@@ -52,7 +59,8 @@ def sign(described: str, tensors: Iterable[tuple[str, Tensor]]) -> bytes:
         whole = len(raw) // (8 * _COLUMNS) * 8 * _COLUMNS
         if whole:
             table = raw[:whole].view(torch.int64).view(-1, _COLUMNS)
-            digest.update(torch.cat([table.sum(0), table.sum(1)]).cpu().numpy().tobytes())
+            # Sums wrap around at 64 bits, where an even number of changed signs is no change: half a word down it is one.
+            digest.update(torch.cat([table.sum(0), (table >> 31).sum(1)]).cpu().numpy().tobytes())
         digest.update(raw[whole:].cpu().numpy().tobytes())
     return digest.digest()
 
