@@ -100,7 +100,7 @@ def _has(operator: str, version: int, domain: str = "") -> bool:
     registry: Any = importlib.import_module("onnx2torch.node_converters.registry")
     try:
         registry.get_converter(operator, version, domain)
-    except NotImplementedError:
+    except RuntimeError:  # of the kind that means "there is none"
         return False
     return True
 
