@@ -30,8 +30,10 @@ _PACKAGES = (
     "index",
     "metrics",
     "networks",
+    "protocols",
     "records",
     "report",
+    "scenarios",
     "training",
 )
 
@@ -53,8 +55,10 @@ __all__ = [
     "metrics",
     "networks",
     "objectives",
+    "protocols",
     "records",
     "report",
+    "scenarios",
     "training",
 ]
 
