@@ -17,7 +17,7 @@ from torch import Tensor
 from embattle.attacks import Attack, Objective, apgd, pgd
 from embattle.attacks.objectives import CandidateRank, QueryRank
 from embattle.budget import Linf
-from embattle.protocols.free_point import free_points
+from embattle.protocols.free_point import SEARCH, free_points
 from embattle.protocols.protocol import Column
 from embattle.runs import Output
 from embattle.scenarios import Scenario, Subject, named
@@ -57,7 +57,8 @@ def attack_of(role: Role, eps: float) -> Attack:
 def attack_names(eps: Sequence[float]) -> dict[str, str]:
     """What the attacks of a run are, in full: part of its identity."""
     roles: tuple[Role, ...] = ("paper", "adaptive")
-    return {f"{role} {each:g}": f"{attack_of(role, each)!r}, tile {_TILE}" for role in roles for each in eps}
+    attacks = {f"{role} {each:g}": f"{attack_of(role, each)!r}, tile {_TILE}" for role in roles for each in eps}
+    return {**attacks, "free": SEARCH}
 
 
 def measure_cell(subject: Subject, cell: Cell) -> Output:

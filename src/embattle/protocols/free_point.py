@@ -20,9 +20,11 @@ from embattle.attacks.tree import Tree
 from embattle.embedders import EMBEDDING, Embedder
 from embattle.errors import ConfigError
 
-_STEPS, _FIRST_STEP, _LAST_STEP, _ROWS = 60, 0.5, 0.01, 64
+_STEPS, _FIRST_STEP, _LAST_STEP, _ROWS = 30, 0.5, 0.01, 64
 # Ranks are counted at every so many steps: counting costs more than a step.
-_LOOKED_AT = 6
+_LOOKED_AT = 10
+# What the search is, in full: part of a run's identity.
+SEARCH = f"{_STEPS} steps of {_FIRST_STEP} to {_LAST_STEP} from 3 starts, ranks at every {_LOOKED_AT}th"
 
 
 def free_points(
