@@ -245,7 +245,8 @@ def test_named_sets_that_are_not_there(audit, refused, tmp_path: Path, monkeypat
 
 
 def test_pictures_without_labels(call, audit, refused, unlabelled: Path) -> None:
-    refused(call("audit", "--data", unlabelled, "--threads", 1, "--out", "run"), "no labels", "--model")
+    sources = [f"{source.name}:" for source in eb.embedders.ADAPTERS]
+    refused(call("audit", "--data", unlabelled, "--threads", 1, "--out", "run"), "no labels", "--model", *sources)
     refused(audit("--out", "run", data=unlabelled, only="class"), "no labels", "class")
     for gate in ("recall@1 > 0.5", "map@r > 0.5", "class > 3", "class.distance@0.1 > 3"):
         said = audit("--out", "run", "--gate", gate, data=unlabelled, only="ca+,class")

@@ -192,6 +192,94 @@ def test_weights_outside_the_folder_are_not_read(onnx, tmp_path, small, location
         load(f"onnx:{home / 'm.onnx'}")
 
 
+def elsewhere(tensor, *entries):
+    """Moves a tensor's numbers to where the entries say."""
+    tensor.ClearField("raw_data")
+    tensor.data_location = 1
+    for key, value in entries:
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+@pytest.mark.parametrize("key", ["location", "offset", "length", "basepath"])
+def test_weights_that_are_said_to_lie_in_two_places_are_refused(onnx, tmp_path, small, key):
+    # onnx takes the last entry; what looks at the first one would let the other pass.
+    path, _, _ = small
+    home = tmp_path / "home"
+    home.mkdir()
+    for place in (tmp_path, home):
+        (place / "w.data").write_bytes(bytes(3 * SIDE * SIDE * 5 * 4))
+    proto = onnx.load(path)
+    weight = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    first, last = ("w.data", "../w.data") if key == "location" else ("0", "4")
+    elsewhere(weight, (key, first), (key, last), *([] if key == "location" else [("location", "w.data")]))
+    (home / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match=r"says twice where the weights .* lie"):
+        load(f"onnx:{home / 'm.onnx'}")
+
+
+def in_function(onnx, tensor, where):
+    """A model that adds `tensor` to its picture, inside a function of its own."""
+    helper, value = onnx.helper, onnx.helper.make_tensor_value_info
+    constant = helper.make_node("Constant", [], ["w"], value=tensor)
+    add = [helper.make_node("Add", ["x", "w"], ["s"]), helper.make_node("Flatten", ["s"], ["z"])]
+    nodes, attributes = [constant, *add], []
+    if where == "default":
+        nodes[0] = helper.make_node("Constant", [], ["w"])
+        nodes[0].attribute.add(name="value", ref_attr_name="v", type=4)
+        attributes = [helper.make_attribute("v", tensor)]
+    elif where in ("sub-graph", "initializer"):
+        made, known = ([], [tensor]) if where == "initializer" else ([constant], [])
+        inner = helper.make_graph(
+            [*made, helper.make_node("Identity", ["w"], ["i"])], "i", [], [value("i", 1, None)], known
+        )
+        yes = helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("yes", 9, [], [True]))
+        nodes = [yes, helper.make_node("If", ["yes"], ["w"], then_branch=inner, else_branch=inner), *add]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    function = helper.make_function("own", "F", ["x"], ["z"], nodes, opsets[:1], attribute_protos=attributes)
+    graph = helper.make_graph(
+        [helper.make_node("F", ["x"], ["z"], domain="own")],
+        "g",
+        [value("x", 1, ["n", 3, 4, 4])],
+        [value("z", 1, ["n", 48])],
+    )
+    return helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=9)
+
+
+@pytest.mark.parametrize("where", ["node", "default", "sub-graph", "initializer"])
+def test_weights_outside_the_folder_are_not_read_into_functions(onnx, tmp_path, monkeypatch, where):
+    home = tmp_path / "home"
+    home.mkdir()
+    numbers = torch.arange(48.0).reshape(1, 3, 4, 4)
+    for place, factor in ((home, 1), (tmp_path, 2)):
+        (place / "w.data").write_bytes((factor * numbers).numpy().tobytes())
+    # What is read by a name alone would come from the working folder.
+    monkeypatch.chdir(tmp_path)
+
+    def spec(location):
+        tensor = elsewhere(onnx.numpy_helper.from_array(numbers.numpy(), "w"), ("location", location))
+        (home / "m.onnx").write_bytes(in_function(onnx, tensor, where).SerializeToString())
+        return f"onnx:{home / 'm.onnx'}"
+
+    with pytest.raises(ModelError, match=r"weights from '../w.data', which is no file in its own folder"):
+        load(spec("../w.data"))
+    if where == "node":  # branches have no converter, defaults of functions no inliner
+        x = torch.rand(2, 3, 4, 4)
+        torch.testing.assert_close(load(spec("w.data"))(x), (x + numbers).flatten(1))
+    else:
+        with pytest.raises(ModelError, match=r"cannot be converted|could not be converted"):
+            load(spec("w.data"))
+
+
+def test_a_graph_of_absurd_pictures_is_refused(onnx, tmp_path):
+    helper, value = onnx.helper, onnx.helper.make_tensor_value_info
+    nodes = [helper.make_node("ReduceMax", ["x"], ["z"], axes=[2, 3], keepdims=0)]
+    graph = helper.make_graph(nodes, "g", [value("x", 1, ["n", 3, 10**6, 10**6])], [value("z", 1, ["n", 3])])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="1000000x1000000; pictures of at most 2048 pixels a side"):
+        load(f"onnx:{tmp_path / 'm.onnx'}")
+
+
 def test_names_in_a_file_do_not_become_code(onnx, tmp_path, small):
     path, module, _ = small
     proto = onnx.load(path)

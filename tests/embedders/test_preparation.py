@@ -103,6 +103,10 @@ def test_impossible_fits_are_refused():
         Fit(resize=8, crop=(9, 9))
     with pytest.raises(ConfigError, match="two whole numbers of pixels above 0"):
         Fit(resize=0)
+    for absurd in ({"resize": 2049}, {"resize": (16, 2049)}, {"crop": (2049, 16)}):
+        with pytest.raises(ConfigError, match="2048 pixels at most"):
+            Fit(**absurd)
+    assert Fit(resize=2048, crop=(2048, 2048)).shape(10, 10) == (2048, 2048)
     with pytest.raises(ConfigError, match="mean has 2"):
         prepared(nn.Flatten(), Fit(crop=(2, 2)), mean=(0.5, 0.5))
     with pytest.raises(PixelError, match="pictures of 4x9 pixels are smaller than the 5x5"):

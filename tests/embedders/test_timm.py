@@ -192,6 +192,15 @@ def test_files_that_are_missing_or_cut_off_are_named(saved, tmp_path):
         load(f"timm:{tmp_path / 'cut'}")
 
 
+def test_weights_outside_the_folder_are_not_loaded(saved, tmp_path):
+    shutil.copytree(saved["test_resnet"][0], tmp_path / "home")
+    weights = tmp_path / "home" / "model.safetensors"
+    shutil.move(weights, tmp_path / "outside.safetensors")
+    weights.symlink_to(tmp_path / "outside.safetensors")
+    with pytest.raises(ModelError, match="is a link to a file outside the folder"):
+        load(f"timm:{tmp_path / 'home'}")
+
+
 def test_pickled_weights_are_not_loaded(timm, tmp_path):
     importlib.import_module("timm.models").save_for_hf(built(timm, "test_resnet"), tmp_path, safe_serialization=False)
     assert (tmp_path / "pytorch_model.bin").is_file()

@@ -251,6 +251,190 @@ def test_attention_kernels_named_by_a_folder_are_not_fetched(folders, tmp_path):
     assert torch.equal(load(f"hf:{tmp_path}")(x), load(f"hf:{folders['vit'][0]}")(x))
 
 
+@pytest.mark.parametrize("part", ["vision_config", "text_config"])
+def test_quantised_parts_are_refused(folders, tmp_path, part):
+    shutil.copytree(folders["clip"][0], tmp_path, dirs_exist_ok=True)
+    told = json.loads((tmp_path / "config.json").read_text())
+    told[part]["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ModelError, match="quantised"):
+        load(f"hf:{tmp_path}")
+
+
+def sharded(model, folder):
+    """The model in several files, and their index."""
+    model.save_pretrained(folder, max_shard_size="4KB")
+    return folder / "model.safetensors.index.json"
+
+
+def test_weights_in_several_files_of_the_folder_are_read(folders, tmp_path):
+    folder, model = folders["vit"]
+    sharded(model, tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    shutil.copy(folder / "preprocessor_config.json", tmp_path)
+    x = torch.rand(2, 3, SIDE, SIDE)
+    assert torch.equal(load(f"hf:{tmp_path}")(x), load(f"hf:{folder}")(x))
+
+
+@pytest.mark.parametrize("way", ["../outside/", "{absolute}/", "link", "folder link"])
+def test_weights_outside_the_folder_are_not_loaded(folders, tmp_path, way):
+    index, outside = sharded(folders["vit"][1], tmp_path / "home"), tmp_path / "outside"
+    outside.mkdir()
+    told = json.loads(index.read_text())
+    moved = next(iter(told["weight_map"].values()))
+    shutil.move(index.parent / moved, outside / moved)
+    if way == "link":
+        (index.parent / moved).symlink_to(outside / moved)
+    else:
+        (index.parent / "inner").symlink_to(outside)
+        way = "inner/" if way == "folder link" else way.format(absolute=outside)
+        told["weight_map"] = {k: way + v if v == moved else v for k, v in told["weight_map"].items()}
+        index.write_text(json.dumps(told))
+    with pytest.raises(ModelError, match=f"hf:.*weights from .*{moved}', which is no file in its own folder"):
+        load(f"hf:{index.parent}")
+
+
+def test_a_single_weights_file_outside_the_folder_is_not_loaded(folders, tmp_path):
+    shutil.copytree(folders["vit"][0], tmp_path / "home")
+    weights = tmp_path / "home" / "model.safetensors"
+    shutil.move(weights, tmp_path / "outside.safetensors")
+    weights.symlink_to(tmp_path / "outside.safetensors")
+    with pytest.raises(ModelError, match=r"'model\.safetensors', which is no file in its own folder"):
+        load(f"hf:{tmp_path / 'home'}")
+
+
+def test_a_snapshot_in_the_hubs_cache_is_its_own_folder(folders, tmp_path):
+    home, blobs = tmp_path / "models--a--b" / "snapshots" / ("c" * 40), tmp_path / "models--a--b" / "blobs"
+    shutil.copytree(folders["vit"][0], home)
+    blobs.mkdir()
+    weights, blob = home / "model.safetensors", blobs / ("d" * 64)
+    shutil.move(weights, blob)
+    weights.symlink_to(blob)
+    x = torch.rand(1, 3, SIDE, SIDE)
+    assert torch.equal(load(f"hf:{home}")(x), load(f"hf:{folders['vit'][0]}")(x))
+    weights.unlink()
+    shutil.move(blob, blobs / "secret")
+    weights.symlink_to(blobs / "secret")
+    with pytest.raises(ModelError, match="no file in its own folder"):
+        load(f"hf:{home}")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b'{"weight_map": {"a": "mod', "cannot be read as JSON; it may be cut off"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b"[" * 100_000, "cannot be read as JSON"),
+        (b"[]", "is damaged: it lacks a weight_map"),
+        (b'{"metadata": {}}', "is damaged"),
+        (b'{"metadata": {}, "weight_map": {}}', "is damaged"),
+        (b'{"metadata": {}, "weight_map": ["a.safetensors"]}', "is damaged"),
+        (b'{"weight_map": {"a": "model.safetensors"}}', "is damaged"),
+        (b'{"metadata": {}, "weight_map": {"a": 3}}', "names 3, which is no .safetensors file"),
+        (b'{"metadata": {}, "weight_map": {"a": "pytorch_model.bin"}}', "names 'pytorch_model.bin', which is no"),
+        (b'{"metadata": {}, "weight_map": {"a": "\\u0000.safetensors"}}', "no file in its own folder"),
+    ],
+)
+def test_a_damaged_index_is_refused(folders, tmp_path, content, sentence):
+    index = sharded(folders["vit"][1], tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    index.write_bytes(content)
+    with pytest.raises(ModelError, match=f"hf:.*{sentence}"):
+        load(f"hf:{tmp_path}")
+
+
+def test_adapters_and_weights_named_in_the_configuration_are_refused(folders, tmp_path):
+    shutil.copytree(folders["vit"][0], tmp_path, dirs_exist_ok=True)
+    told = json.loads((tmp_path / "config.json").read_text())
+    shutil.copy(tmp_path / "model.safetensors", tmp_path / "other.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**told, "transformers_weights": "other.safetensors"}))
+    with pytest.raises(ModelError, match=r"names a weights file of its own \('other.safetensors'\)"):
+        load(f"hf:{tmp_path}")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/elsewhere"}))
+    with pytest.raises(ModelError, match=r"holds an adapter .* merge it into its model"):
+        load(f"hf:{tmp_path}")
+
+
+@pytest.fixture(scope="module")
+def grey_folder(transformers, tmp_path_factory):
+    """A model of pictures with one channel."""
+    folder = tmp_path_factory.mktemp("grey")
+    torch.manual_seed(2)
+    config = transformers.ViTConfig(**SMALL, image_size=SIDE, patch_size=8, num_channels=1)
+    transformers.ViTModel(config).eval().save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text("{}")
+    return folder
+
+
+ONE = {"image_mean": [0.4], "image_std": [0.3]}
+
+
+def test_a_model_of_grey_pictures_sees_what_its_processor_shows_it(transformers, grey_folder, tmp_path, photo):
+    processor = transformers.DeiTImageProcessor(
+        size={"height": 20, "width": 20}, crop_size={"height": 16, "width": 16}, **ONE
+    )
+    processor.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "preprocessor_config.json").read_text())
+    member = load(with_processor(grey_folder, tmp_path / "model", saved))
+    assert (member.channels, member.mean, member.std) == (1, (0.4,), (0.3,))
+    member.module.model = seen = Seen()
+    grey = photo[:, :, 0].copy()
+    member(torch.from_numpy(grey)[None, None].float() / 255)
+    theirs = processor(Image.fromarray(grey), return_tensors="pt")["pixel_values"]
+    assert seen.pictures.shape == theirs.shape
+    assert (255 * 0.3 * (seen.pictures - theirs)).abs().mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        (
+            "EfficientNetImageProcessor",
+            {"include_top": True, **ONE},
+            "differs by .* grey levels from what its settings say",
+        ),
+        ("CLIPImageProcessor", ONE, r"makes \(1, 3, 224, 224\) of a picture, \(1, 1, 224, 224\) is what its settings say"),
+        ("ViTImageProcessor", {}, "normalises 3 channels and the model takes 1"),
+    ],
+)
+def test_processors_are_compared_on_grey_pictures_too(transformers, grey_folder, tmp_path, kind, settings, sentence):
+    saved = {**getattr(transformers, kind)(**settings).to_dict()}
+    saved["resample"] = int(saved["resample"])
+    spec = with_processor(grey_folder, tmp_path, saved)
+    with pytest.raises(ModelError, match=f"hf:.*{sentence}"):
+        load(spec)
+    assert load(spec, size=SIDE, mean=(0.5,), std=(0.5,)).channels == 1
+
+
+HUGE = 10**6
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        ("ViTImageProcessor", {"size": {"height": HUGE, "width": 16}}, "its processor's size is .* 2048 pixels at most"),
+        ("CLIPImageProcessor", {"size": {"shortest_edge": HUGE}}, "its processor's size is"),
+        ("CLIPImageProcessor", {"do_resize": False, "crop_size": {"height": HUGE, "width": HUGE}}, "crop_size is"),
+        ("ViTImageProcessor", {"do_pad": True, "pad_size": {"height": HUGE, "width": HUGE}}, "pad_size is"),
+        ("ConvNextImageProcessor", {"size": {"shortest_edge": 16}, "crop_pct": 1e-5}, "2048 pixels at most"),
+    ],
+)
+def test_absurd_sizes_are_refused_before_they_take_memory(transformers, folders, tmp_path, kind, settings, sentence):
+    saved = {**getattr(transformers, kind)().to_dict(), **settings}
+    saved["resample"] = int(saved["resample"])
+    with pytest.raises(ModelError, match=f"hf:.*{sentence}"):
+        load(with_processor(folders["vit"][0], tmp_path, saved))
+
+
+def test_an_absurd_size_of_the_model_itself_is_refused(folders, tmp_path):
+    spec = with_processor(folders["resnet"][0], tmp_path, None)
+    told = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**told, "image_size": HUGE}))
+    with pytest.raises(ModelError, match=r"\(1000000, 1000000\); a side may have 2048 pixels at most"):
+        load(spec)
+    assert load(spec, size=SIDE).size == (SIDE, SIDE)
+
+
 def test_quantised_weights_and_other_pairs_are_refused(folders, tmp_path):
     shutil.copytree(folders["vit"][0], tmp_path, dirs_exist_ok=True)
     told = json.loads((tmp_path / "config.json").read_text())

@@ -125,7 +125,7 @@ def _with_stand_in(
     if not train.labelled:
         raise DataError(
             f"{train.name} has no labels, so no stand-in model can be trained on it; give yours with --model "
-            f"(checkpoint:PATH, module:package.module:factory or hf:PATH), or one sub-folder per class"
+            f"({', '.join(f'{source.name}:...' for source in embedders.ADAPTERS)}), or one sub-folder per class"
         )
     if len(train) > _MOST_TRAINING_PICTURES:
         order = rng.generator(config.seed, "stand-in", train.name).permutation(len(train))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from embattle.embedders.preparation import Filter, Fit, Fitted, picture_side, prepared
+from embattle.embedders.preparation import LARGEST_SIDE, Filter, Fit, Fitted, picture_side, prepared
 from embattle.errors import ModelError
 
 # Pillow's numbers. Lanczos becomes bicubic, as in the processors' own torchvision backend.
@@ -31,16 +31,28 @@ def understand(processor: Any, channels: int) -> tuple[Fit, dict[str, Any]]:
         channels: what the model takes, 1 or 3.
 
     Raises:
-        ModelError: a setting that is not understood, or a processor that does more than its settings say.
+        ModelError: a setting that is not understood, an absurd size, or a processor that does more than its settings say,
+            found on one picture, in colours or in grey as the model takes it.
     """
     told = {key: value for key, value in processor.to_dict().items() if value is not None}
+    _check_sizes(told)
     fit = _fit(told)
     mean, std = _normalisation(told, channels)
-    if channels == 3:
-        _compare(processor, fit, mean, std)
+    _compare(processor, fit, mean, std)
     if set(mean) == {0.0} and set(std) == {1.0}:
         return fit, {}
     return fit, {"mean": mean, "std": std}
+
+
+def _check_sizes(told: dict[str, Any]) -> None:
+    """Those that are not understood count as well: the processor would allocate them when it is tried."""
+    for key, value in told.items():
+        sides = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+        if "size" in key and any(isinstance(side, int | float) and side > LARGEST_SIDE for side in sides):
+            raise ModelError(
+                f"its processor's {key} is {value}; a side may have {LARGEST_SIDE} pixels at most. Correct it in the "
+                f"folder, or describe the model's input with --size, --mean and --std together"
+            )
 
 
 def _fit(told: dict[str, Any]) -> Fit:
@@ -80,6 +92,11 @@ def _normalisation(told: dict[str, Any], channels: int) -> tuple[tuple[float, ..
     normalised = bool(told.get("do_normalize"))
     mean = _channels(told.get("image_mean", 0.0) if normalised else 0.0, channels)
     std = _channels(told.get("image_std", 1.0) if normalised else 1.0, channels)
+    if len(mean) != channels or len(std) != channels:
+        raise ModelError(
+            f"its processor normalises {max(len(mean), len(std))} channels and the model takes {channels}; describe the "
+            f"model's input with --size, --mean and --std together"
+        )
     return tuple((m + offset) / scale for m in mean), tuple(s / scale for s in std)
 
 
@@ -90,8 +107,10 @@ def _channels(values: float | Sequence[float], channels: int) -> list[float]:
 def _compare(processor: Any, fit: Fit, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     """Shows one picture to the processor and to our reading of it."""
     side = picture_side(prepared(nn.Identity(), fit)) or _WITHOUT_SIZE
-    pixels = _picture(side + side // 4, side + side // 2)
-    theirs = torch.as_tensor(np.asarray(processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"])).float()
+    pixels = _picture(side + side // 4, side + side // 2)[:, :, : len(mean)]
+    # Grey pictures have no axis of channels in Pillow.
+    shown = Image.fromarray(pixels[:, :, 0] if len(mean) == 1 else pixels)
+    theirs = torch.as_tensor(np.asarray(processor(shown, return_tensors="pt")["pixel_values"])).float()
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     scale = torch.tensor(std).view(-1, 1, 1)
     ours = Fitted(nn.Identity(), fit, mean, std)((x - torch.tensor(mean).view(-1, 1, 1)) / scale)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embattle.embedders.preparation import LARGEST_SIDE
+from embattle.embedders.weight_files import within
 from embattle.errors import ModelError
 
 _HOW = "torch.onnx.export(model, (x,), PATH, dynamic_shapes=({0: torch.export.Dim('n')},))"
 _FLOAT = 1
-_EXTERNAL = 1
+_INSIDE, _EXTERNAL = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ def read_graph(path: Path) -> PictureGraph:
         proto = onnx.load_model_from_string(path.read_bytes())
     except Exception as error:  # protobuf's own exception, which moves between its versions
         raise ModelError("the file is no ONNX model; it may be cut off or damaged") from error
-    _load_external(onnx, proto, path.parent)
+    _load_external(proto, path.parent)
     # Checked after its data is there: the checker looks at files by itself.
     try:
         onnx.checker.check_model(proto)
@@ -75,6 +77,8 @@ def _with_picture_input(proto: Any) -> PictureGraph:
         )
     if len(sizes) != 4 or sizes[1] not in (1, 3, None):
         raise ModelError(f"its input is {shape}; a model of pictures takes (n, C, H, W) with 1 or 3 channels")
+    if max(sizes[2] or 1, sizes[3] or 1) > LARGEST_SIDE:
+        raise ModelError(f"its input is {shape}; pictures of at most {LARGEST_SIDE} pixels a side are understood")
     if sizes[0] is not None:
         raise ModelError(
             f"its input is {shape}, with a fixed number of {sizes[0]} picture(s) at a time; export it with an open first "
@@ -83,34 +87,38 @@ def _with_picture_input(proto: Any) -> PictureGraph:
     return PictureGraph(proto=proto, input_name=inputs[0].name, channels=sizes[1], height=sizes[2], width=sizes[3])
 
 
-def _load_external(onnx: Any, proto: Any, folder: Path) -> None:
+def _load_external(proto: Any, folder: Path) -> None:
     """Loads weights that lie in other files, which must lie in the model's folder."""
-    home = folder.resolve()
-    for tensor in _tensors(proto.graph):
-        if tensor.data_location != _EXTERNAL:
-            continue
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        try:
-            target = (folder / location).resolve()
-            inside = bool(location) and target.is_relative_to(home) and target.is_file()
-        except (OSError, ValueError):  # names that no file can have
-            inside = False
-        if not inside:
+    external = [tensor for tensor in _tensors(proto) if tensor.data_location == _EXTERNAL]
+    for tensor in external:
+        told = {entry.key: entry.value for entry in tensor.external_data}
+        if len(told) < len(tensor.external_data):
+            raise ModelError(
+                f"it says twice where the weights {tensor.name!r} lie, and readers differ in which they take; export "
+                f"the model again"
+            )
+        location = told.get("location", "")
+        if not within(folder, location):
             raise ModelError(f"it wants weights from {location!r}, which is no file in its own folder; put that file there")
+    helper: Any = importlib.import_module("onnx.external_data_helper")
     try:
-        onnx.load_external_data_for_model(proto, str(folder))
+        # One by one: what onnx would not walk to, it would later read from the working folder.
+        for tensor in external:
+            helper.load_external_data_for_tensor(tensor, str(folder))
+            tensor.data_location = _INSIDE
+            del tensor.external_data[:]
     except Exception as error:  # the helper's exceptions differ from version to version
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"its weights, which lie in another file, cannot be read: {reason}") from error
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node or inner.initializer:
-                    yield from _tensors(inner)
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor of a protocol buffer, wherever it lies: in functions, their defaults, sub-graphs, sparse tensors."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for inner in (value,) if hasattr(value, "ListFields") else value:
+            if field.message_type.name == "TensorProto":
+                yield inner
+            else:
+                yield from _tensors(inner)

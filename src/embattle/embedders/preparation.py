@@ -14,6 +14,8 @@ from embattle.embedders.embedder import Embedder
 from embattle.errors import ConfigError, PixelError
 
 Filter = Literal["bilinear", "bicubic"]
+# In pixels. Sizes come out of files from outside; models of pictures stay below 1500, and memory grows with the square.
+LARGEST_SIDE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Fit:
             "even" (torchvision, timm).
 
     Raises:
-        ConfigError: a length that is not positive, or a crop larger than what is resized to.
+        ConfigError: a length that is not positive or above 2048, or a crop larger than what is resized to.
 
     >>> Fit(resize=256, crop=(224, 224)).shape(480, 640)
     (256, 341)
@@ -45,6 +47,11 @@ class Fit:
         for pair in (sides, self.crop):
             if pair is not None and not (len(pair) == 2 and all(isinstance(side, int) and side > 0 for side in pair)):
                 raise ConfigError(f"pictures cannot be brought to {pair}; a size is two whole numbers of pixels above 0")
+        if max((side for pair in (sides, self.crop) if pair is not None for side in pair), default=1) > LARGEST_SIDE:
+            raise ConfigError(
+                f"pictures would be brought to {sides or self.crop}; a side may have {LARGEST_SIDE} pixels at most. If the "
+                f"model does not want that, correct the size in its files"
+            )
         if sides is not None and self.crop is not None and (self.crop[0] > sides[0] or self.crop[1] > sides[1]):
             raise ConfigError(f"{self.crop} pixels cannot be cut out of pictures resized to {self.resize}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from embattle.embedders.embedder import Embedder
 from embattle.embedders.image_processor import understand
 from embattle.embedders.preparation import Fit, prepared
 from embattle.embedders.torchvision_shim import make_torchvision_importable
+from embattle.embedders.weight_files import check_weights
 from embattle.errors import EmbattleError, MissingDependency, ModelError
 
 # Models of pictures and text: the class of their vision half. AutoModel would want text as well, and drop CLIP's
@@ -40,8 +42,8 @@ def hf(path: str, **preprocessing: Any) -> Embedder:
 
     Raises:
         MissingDependency: transformers is not installed.
-        ModelError: no such folder, no safetensors weights, a model without a vision embedding, or a processor that does
-            something else than resize, crop and normalise.
+        ModelError: no such folder, no safetensors weights, weights that lie outside it, a quantised model, a model without
+            a vision embedding, or a processor that does something else than resize, crop and normalise.
     """
     folder = Path(path)
     if not (folder / "config.json").is_file():
@@ -52,10 +54,12 @@ def hf(path: str, **preprocessing: Any) -> Embedder:
     except ImportError as error:
         raise MissingDependency("hf: models need transformers; install it with: pip install 'embattle[hf]'") from error
     try:
+        check_weights(folder)
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model, outputs = _loaded(transformers, folder, config)
-        vision = getattr(config, "vision_config", config)
+        vision = _vision(config)
+        # Before the model: a size that cannot be is refused before anything of that size is built.
         fit, settings = _preparation(transformers, folder, vision, preprocessing)
+        model, outputs = _loaded(transformers, folder, config.model_type, vision)
         return prepared(
             _Pooled(model, outputs).eval(),
             fit,
@@ -68,10 +72,16 @@ def hf(path: str, **preprocessing: Any) -> Embedder:
         raise ModelError(f"hf:{path} could not be loaded: {reason}") from error
 
 
-def _loaded(transformers: Any, folder: Path, config: Any) -> tuple[nn.Module, tuple[str, ...]]:
-    """The vision model in float32, and those of its outputs that may be used."""
-    if getattr(config, "quantization_config", None):
-        raise ModelError("the model is quantised; save it with float weights, from which gradients can be computed")
+def _vision(config: Any) -> Any:
+    """The configuration of the part that sees pictures, when nothing in the whole stands against loading it."""
+    for part in _parts(config.to_dict()):
+        if part.get("quantization_config") is not None:
+            raise ModelError("the model is quantised; save it with float weights, from which gradients can be computed")
+        if part.get("transformers_weights") is not None:
+            raise ModelError(
+                f"its config.json names a weights file of its own ({part['transformers_weights']!r}); the weights are read "
+                f"from model.safetensors or its index: take transformers_weights out"
+            )
     vision = getattr(config, "vision_config", config)
     if config.model_type == "clip":
         # The length of the shared space is written beside the vision part, not in it.
@@ -83,7 +93,21 @@ def _loaded(transformers: Any, folder: Path, config: Any) -> tuple[nn.Module, tu
         )
     # A configuration may name attention kernels, which are code from elsewhere.
     vision._attn_implementation = None
-    family = getattr(transformers, _VISION.get(config.model_type, "AutoModel"))
+    return vision
+
+
+def _parts(told: object) -> Iterator[dict[str, Any]]:
+    """A configuration and all those inside it."""
+    if isinstance(told, dict):
+        yield told
+    if isinstance(told, dict | list):
+        for inner in told.values() if isinstance(told, dict) else told:
+            yield from _parts(inner)
+
+
+def _loaded(transformers: Any, folder: Path, kind: str, vision: Any) -> tuple[nn.Module, tuple[str, ...]]:
+    """The vision model in float32, and those of its outputs that may be used."""
+    family = getattr(transformers, _VISION.get(kind, "AutoModel"))
     remote = {"trust_remote_code": False} if family is transformers.AutoModel else {}
     model, report = family.from_pretrained(
         folder, config=vision, local_files_only=True, use_safetensors=True, output_loading_info=True, **remote
@@ -135,7 +159,7 @@ def _preparation(transformers: Any, folder: Path, config: Any, given: dict[str, 
     if given.keys() >= _DESCRIBED or not any((folder / name).is_file() for name in _PROCESSORS):
         size = getattr(config, "image_size", None)
         pair = (size, size) if isinstance(size, int) else size and tuple(size)
-        return Fit(resize=pair), {"channels": channels}
+        return Fit(resize=None if "size" in given else pair), {"channels": channels}
     processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     fit, settings = understand(processor, channels)
     return fit, {"channels": channels, **settings}

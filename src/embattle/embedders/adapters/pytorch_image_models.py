@@ -16,6 +16,7 @@ from embattle.embedders.adapters import ADAPTERS
 from embattle.embedders.embedder import Embedder
 from embattle.embedders.preparation import Filter, Fit, prepared
 from embattle.embedders.torchvision_shim import make_torchvision_importable
+from embattle.embedders.weight_files import within
 from embattle.errors import EmbattleError, MissingDependency, ModelError
 
 _WEIGHTS = "model.safetensors"
@@ -82,6 +83,8 @@ def _from_folder(library: Any, folder: Path) -> tuple[str, dict[str, Any], dict[
     how = "write one with timm.models.save_for_hf(model, PATH, safe_serialization=True)"
     if not (folder / "config.json").is_file() or not (folder / _WEIGHTS).is_file():
         raise ModelError(f"the folder lacks config.json or {_WEIGHTS}; {how}")
+    if not within(folder, _WEIGHTS):
+        raise ModelError(f"its {_WEIGHTS} is a link to a file outside the folder; put that file there")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         raise ModelError(f"its config.json names no architecture of timm; {how}")
