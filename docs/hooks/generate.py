@@ -7,6 +7,7 @@ A page asks for it with a comment on a line of its own, so that nothing generate
     <!-- generated: top -->                    where each name of `embattle.__all__` is described
     <!-- generated: api embattle.attacks -->   the names a package exports and the parts registered in it
     <!-- generated: result NAME.json ca+.w1 -->   a threat of a committed result file as a table, with its provenance
+    <!-- generated: reproduction NAME.json -->    a committed reproduction beside its paper
 """
 
 from __future__ import annotations
@@ -214,6 +215,14 @@ def _result(name: str, threat: str) -> Iterator[str]:
     )
 
 
+def _reproduction(name: str) -> Iterator[str]:
+    from embattle.report import render_reproduction
+
+    result = json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
+    yield render_reproduction(result).partition("\n\n")[2]
+    yield f"`results/{name}`"
+
+
 def _eps(eps: float) -> str:
     return "0 (clean)" if eps == 0 else f"{eps:g} ({eps_text(eps)})"
 
@@ -229,4 +238,6 @@ def _figure(figure: dict[str, Any] | None) -> str:
     return f"{text}<br><small>n = {figure['n']}{f', {apart}' if apart else ''}</small>"
 
 
-_GENERATORS: dict[str, Any] = {"catalogue": _catalogue, "verbs": _verbs, "top": _top, "api": _api, "result": _result}
+_GENERATORS: dict[str, Any] = {
+    "catalogue": _catalogue, "verbs": _verbs, "top": _top, "api": _api, "result": _result, "reproduction": _reproduction,
+}  # fmt: skip
