@@ -66,3 +66,13 @@ def test_other_failures_are_not_hidden(monkeypatch):
     monkeypatch.setattr(torchvision_shim.importlib, "import_module", importing)
     with pytest.raises(RuntimeError, match="something else"):
         torchvision_shim.make_torchvision_importable()
+
+
+def test_a_users_factory_may_import_timm(tmp_path):
+    (tmp_path / "shop_model.py").write_text(
+        "import timm\nimport torch\n\ndef build():\n    assert timm.__version__\n    return torch.nn.Flatten()\n"
+    )
+    code = "from embattle import embedders; print(embedders.load('module:shop_model:build', channels=1).name)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "build"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,14 +63,15 @@ def load_subject(
 
 
 def use_threads(threads: int | None) -> None:
-    """Sets the number of processor threads; None: all cores.
+    """Sets the number of processor threads; None: torch's own choice, which heeds OMP_NUM_THREADS.
 
     Raises:
         ConfigError: fewer than one.
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"--threads must be at least 1, not {threads}")
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def usable_device(name: str) -> torch.device:

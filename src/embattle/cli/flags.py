@@ -48,7 +48,7 @@ OnError = Annotated[
     WhenDamaged,
     typer.Option(metavar="raise|skip", help="At a damaged picture in a folder: stop, or leave it out with a note."),
 ]
-Threads = Annotated[int | None, typer.Option(metavar="N", help="Processor threads; all cores if not given.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", help="Processor threads; torch's own choice if not given.")]
 
 Device = Annotated[
     str | None,

@@ -82,7 +82,7 @@ def _optional(package: str) -> Check:
 
 def _data_sets(root: Path | None) -> Check:
     folder = data_root(root)
-    found = [entry.name for entry in DATASETS if (folder / entry.name).is_dir()]
+    found = [entry.name for entry in DATASETS if (folder / entry.name).is_dir() and any((folder / entry.name).iterdir())]
     if found:
         return Check(name="data root", status="ok", finding=f"{folder}: {', '.join(found)}")
     finding = f"{folder} holds no data set yet; those of embattle list datasets are fetched there on first use"

@@ -74,7 +74,7 @@ def _figures(table: str, columns: tuple[Column, ...]) -> Mapping[tuple[str, floa
     return found
 
 
-@PROTOCOLS.register("ranking-table-1", paper=f"{_PAPER}, Table 1", access="gradient")
+@PROTOCOLS.register("ranking-table-1", paper=f"{_PAPER}, Table 1", access="gradient", differs=" ".join(_DIFFERS))
 def table_1() -> Protocol:
     """Ranking attacks on MNIST: 16 columns at four budgets."""
     return Protocol(
@@ -84,7 +84,9 @@ def table_1() -> Protocol:
     )  # fmt: skip
 
 
-@PROTOCOLS.register("ranking-table-3-vanilla", paper=f"{_PAPER}, Table 3, upper half", access="gradient")
+@PROTOCOLS.register(
+    "ranking-table-3-vanilla", paper=f"{_PAPER}, Table 3, upper half", access="gradient", differs=" ".join(_DIFFERS)
+)
 def table_3_vanilla() -> Protocol:
     """Ranking attacks on Fashion-MNIST: 16 columns at four budgets."""
     return Protocol(
@@ -95,7 +97,9 @@ def table_3_vanilla() -> Protocol:
     )  # fmt: skip
 
 
-@PROTOCOLS.register("ranking-figure-2-vanilla", paper=f"{_PAPER}, Figure 2, vanilla curves", access="gradient")
+@PROTOCOLS.register(
+    "ranking-figure-2-vanilla", paper=f"{_PAPER}, Figure 2, vanilla curves", access="gradient", differs=" ".join(_DIFFERS)
+)
 def figure_2_vanilla() -> Protocol:
     """Four ranking attacks and the embedding shift over ε, MNIST."""
     return Protocol(

@@ -59,7 +59,7 @@ def reproduction_table(result: Record) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, title=f"{result['protocol']}, scale {result['scale']}", title_justify="left")
-    for name in ("column", "ε", "paper", "ours", "95 %", "±", "verdict", "adaptive"):
+    for name in ("column", "ε", "paper", "ours", "95 %", "tol.", "verdict", "adaptive"):
         table.add_column(name, justify="left" if name in ("column", "verdict") else "right", no_wrap=True)
     for cell in result["cells"]:
         verdict = cell["verdict"]

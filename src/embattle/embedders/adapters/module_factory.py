@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from embattle.embedders.adapters import ADAPTERS
 from embattle.embedders.embedder import Embedder
+from embattle.embedders.torchvision_shim import make_torchvision_importable
 from embattle.errors import ConfigError, EmbattleError, ModelError
 
 
@@ -42,7 +44,7 @@ def module(path: str, **preprocessing: Any) -> Embedder:
 def _built(package: str, factory: str) -> object:
     what = f"module:{package}:{factory}"
     try:
-        home = importlib.import_module(package)
+        home = _imported(package)
         if not hasattr(home, factory):
             raise ModelError(f"{what}: {package} has no {factory!r}")
         return getattr(home, factory)()
@@ -56,3 +58,14 @@ def _built(package: str, factory: str) -> object:
             f"{what} failed ({type(error).__name__}: {reason}); try it alone: "
             f"python -c 'import {package}; {package}.{factory}()'"
         ) from error
+
+
+def _imported(package: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        # The user's file imports timm or torchvision, whose usual build does not load beside a processor-only torch.
+        make_torchvision_importable()
+        return importlib.import_module(package)
