@@ -6,7 +6,6 @@ display only; ranks and objectives are built on similarities.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +19,8 @@ from embattle.errors import ConfigError
 COLUMN_TILE = 16_384
 # Smallest norm we divide by; below it an embedding has no direction.
 _TINY = 1e-12
+# A float32 vector this close to length 1 is a normalised one.
+_UNIT = 5e-7
 
 
 @runtime_checkable
@@ -62,10 +63,9 @@ class Cosine:
         """Cosine of (n, D) with each row of (M, D) -> (n, M)."""
         return self.against(gallery)(a)
 
-    def against(self, gallery: Tensor) -> Callable[[Tensor], Tensor]:
+    def against(self, gallery: Tensor) -> Against:
         """`cross` with a fixed gallery, which is normalised once."""
-        parts = _unit(gallery).split(COLUMN_TILE)
-        return lambda a: _columns([_unit(a) @ part.T for part in parts])
+        return _CosineAgainst(gallery)
 
     def distance(self, similarity: Tensor) -> Tensor:
         """1 - cosine, in [0, 2]."""
@@ -90,19 +90,9 @@ class Euclidean:
         """Minus the distance of (n, D) to each row of (M, D) -> (n, M)."""
         return self.against(gallery)(a)
 
-    def against(self, gallery: Tensor) -> Callable[[Tensor], Tensor]:
+    def against(self, gallery: Tensor) -> Against:
         """`cross` with a fixed gallery, whose centre and lengths are computed once."""
-        # |a|^2 - 2ab + |b|^2 loses digits when a and b are far from the origin and close together: measuring from the
-        # gallery's mean keeps the numbers small. One matrix product instead of an (n, M, D) difference.
-        centre = gallery.mean(0)
-        parts = [(part, (part * part).sum(-1)) for part in (gallery - centre).split(COLUMN_TILE)]
-
-        def cross(a: Tensor) -> Tensor:
-            a = a - centre
-            own = (a * a).sum(-1, keepdim=True)
-            return _columns([-_safe_norm(own + squares - 2 * (a @ part.T)) for part, squares in parts])
-
-        return cross
+        return _EuclideanAgainst(gallery)
 
     def distance(self, similarity: Tensor) -> Tensor:
         """Euclidean distance, in [0, inf)."""
@@ -125,14 +115,77 @@ def by_name(similarity: str | Similarity) -> Similarity:
     return SIMILARITIES[similarity]
 
 
-def against(similarity: Similarity, gallery: Tensor) -> Callable[[Tensor], Tensor]:
+class Against(Protocol):
+    """A similarity with a fixed gallery (M, D): what depends on the gallery alone is computed once."""
+
+    def __call__(self, a: Tensor) -> Tensor:
+        """Similarity of (n, D) with every row of the gallery -> (n, M)."""
+        ...
+
+    def weighted(self, a: Tensor, similarities: Tensor, weights: Tensor) -> Tensor:
+        """Σ over the gallery of (n, M) constant weights times similarities, (n,), differentiable by `a`.
+
+        `similarities` are those of `a`, without gradient: only (n, D) enters autograd.
+        """
+        ...
+
+
+def against(similarity: Similarity, gallery: Tensor) -> Against:
     """`cross` with a fixed gallery (M, D): what depends on the gallery alone is computed once, where the similarity can.
 
     >>> against(Cosine(), torch.eye(2))(torch.tensor([[3.0, 0.0]])).tolist()
     [[1.0, 0.0]]
     """
-    fixed: Callable[[Tensor], Tensor] | None = getattr(similarity, "against", lambda _: None)(gallery)
-    return fixed or (lambda a: similarity.cross(a, gallery))
+    fixed: Against | None = getattr(similarity, "against", lambda _: None)(gallery)
+    return fixed or _AnyAgainst(similarity, gallery)
+
+
+@dataclass(frozen=True)
+class _AnyAgainst:
+    similarity: Similarity
+    gallery: Tensor
+
+    def __call__(self, a: Tensor) -> Tensor:
+        return self.similarity.cross(a, self.gallery)
+
+    def weighted(self, a: Tensor, similarities: Tensor, weights: Tensor) -> Tensor:
+        return (self(a) * weights).sum(-1)
+
+
+class _CosineAgainst:
+    def __init__(self, gallery: Tensor) -> None:
+        length = gallery.norm(dim=-1)
+        # A gallery may be large, and stores usually hold it normalised: then no second one is made.
+        self._unit = gallery if bool(((length - 1).abs() <= _UNIT).all()) else _unit(gallery)
+
+    def __call__(self, a: Tensor) -> Tensor:
+        return _unit(a) @ self._unit.T
+
+    def weighted(self, a: Tensor, similarities: Tensor, weights: Tensor) -> Tensor:
+        # A sum of cosines is the cosine's numerator with the weighted sum of the gallery.
+        return (_unit(a) * (weights @ self._unit)).sum(-1)
+
+
+class _EuclideanAgainst:
+    def __init__(self, gallery: Tensor) -> None:
+        # |a|^2 - 2ab + |b|^2 loses digits when a and b are far from the origin and close together: measuring from the
+        # gallery's mean keeps the numbers small. One matrix product instead of an (n, M, D) difference.
+        self._centre = gallery.mean(0)
+        self._centred = gallery - self._centre
+        self._squares = (self._centred * self._centred).sum(-1)
+
+    def __call__(self, a: Tensor) -> Tensor:
+        a = a - self._centre
+        own = (a * a).sum(-1, keepdim=True)
+        parts = zip(self._centred.split(COLUMN_TILE), self._squares.split(COLUMN_TILE), strict=True)
+        return _columns([-_safe_norm(own + squares - 2 * (a @ part.T)) for part, squares in parts])
+
+    def weighted(self, a: Tensor, similarities: Tensor, weights: Tensor) -> Tensor:
+        # The slope of -|a - b| is (a - b) / -|a - b|; the clamp of `_safe_norm` has none.
+        pull = torch.where(similarities < -_TINY**0.5, weights / similarities, torch.zeros_like(weights))
+        centred = (a - self._centre).detach()
+        slope = centred * pull.sum(-1, keepdim=True) - pull @ self._centred
+        return (similarities * weights).sum(-1) + ((a - a.detach()) * slope).sum(-1)
 
 
 def _columns(parts: list[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from embattle.attacks.objective import Bound
+from embattle.attacks.objective import Bound, judged
 from embattle.attacks.surrogate import Surrogate
 from embattle.attacks.transform import Transform
 from embattle.attacks.tree import Tree, take
@@ -120,11 +120,10 @@ class Judge:
                 # Pictures live where the first member does.
                 out = member.outputs(x if i == 0 else x.to(member.device), bound.taps)
                 own = constants[str(i)]
-                loss = bound.loss(out, own, member).to(leaf.device)
+                loss, success = judged(bound, out, own, member)
+                loss = loss.to(leaf.device)
                 loss = loss if weight == 1 else weight * loss
                 total = loss if total is None else total + loss
-                with torch.no_grad():
-                    success = bound.success(out, own)
                 if success is not None:
                     everywhere = success if everywhere is None else everywhere & success
         assert total is not None, "a surrogate has at least one member"

@@ -10,15 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from embattle.closer import strictly_closer
+from embattle.closer import Closer
 from embattle.errors import InputError
 from embattle.metrics.scores import Scores
 from embattle.records.intervals import rate_figure
 from embattle.similarity import Similarity, against
 from embattle.vectors import check_embeddings, finite
 
-# Queries and gallery items compared at a time: 256 x 16,384 float32 similarities are 16 MB.
-_ROWS, _COLUMNS = 256, 16_384
+# Queries and gallery items compared at a time: 256 x 4,096 float32 similarities are 4 MB and stay in the cache.
+_ROWS, _COLUMNS = 256, 4_096
 
 
 def ranks(
@@ -141,26 +141,31 @@ def _excluded(exclude: Tensor | None, n: int, size: int, device: torch.device) -
     return positions.to(device=device, dtype=torch.int64)
 
 
+@torch.no_grad()
 def _count(query: Tensor, items: Tensor, gallery: Tensor, similarity: Similarity, left_out: Tensor) -> Tensor:
     """Ranks of (n, W, D) items for (n, D) queries, tile by tile."""
+    query, gallery = _single(query), _single(gallery)
     total = torch.zeros(items.shape[:2], dtype=torch.int64, device=gallery.device)
-    own = similarity.pair(query.double()[:, None], items.double())
+    pairs = zip(query.split(_ROWS), items.split(_ROWS), strict=True)
+    own = torch.cat([similarity.pair(some.double()[:, None], theirs.double()) for some, theirs in pairs])
     for start in range(0, len(gallery), _COLUMNS):
         part = gallery[start : start + _COLUMNS]
-        cross = against(similarity, part)
+        cross, closer = against(similarity, part), Closer(part, similarity)
         for rows in torch.arange(len(query), device=gallery.device).split(_ROWS):
-            approximate = cross(query[rows])
-            allowed = _allowed(left_out[rows] - start, len(part))
+            asked = query[rows[0] : rows[-1] + 1]
+            approximate = _without(cross(asked), left_out[rows] - start)
             for column in range(items.shape[1]):
-                closer = strictly_closer(query[rows], part, approximate, own[rows, column], similarity)
-                total[rows, column] += (closer & allowed).sum(1)
+                total[rows, column] += closer.count(asked, approximate, own[rows, column])
     return total
 
 
-def _allowed(positions: Tensor, columns: int) -> Tensor:
-    """(rows, columns) bool: False where a row's excluded position falls into this tile."""
-    inside = (positions >= 0) & (positions < columns)
-    # One column more takes what lies outside, so that every row writes somewhere harmless.
-    mask = torch.ones(len(positions), columns + 1, dtype=torch.bool, device=positions.device)
-    mask.scatter_(1, torch.where(inside, positions, columns), False)
-    return mask[:, :columns]
+def _single(embeddings: Tensor) -> Tensor:
+    # The band in which similarities are computed again is one of float32.
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+
+
+def _without(similarities: Tensor, positions: Tensor) -> Tensor:
+    """Similarities (rows, columns) with those at each row's positions, as far as they lie in this tile, out of reach."""
+    row, place = ((positions >= 0) & (positions < similarities.shape[1])).nonzero(as_tuple=True)
+    similarities[row, positions[row, place]] = -torch.inf
+    return similarities

@@ -19,10 +19,10 @@ from embattle.attacks.objectives import OBJECTIVES
 from embattle.attacks.objectives.candidate_rank import check_k
 from embattle.attacks.objectives.own_copy import check_own
 from embattle.attacks.tree import Tree
-from embattle.closer import strictly_closer
+from embattle.closer import Closer, above, count
 from embattle.embedders import EMBEDDING, Embedder
 from embattle.errors import ConfigError
-from embattle.similarity import Similarity, against
+from embattle.similarity import against
 
 # The paper's balance between moving C and keeping C_SP (section 4.1).
 _PAPER_XI = {"raise": 1.0, "lower": 100.0}
@@ -100,6 +100,7 @@ class BoundQueryRank:
         self.fingerprint = member.fingerprint
         self._similarity = member.similarity
         self._against_gallery = against(member.similarity, self.gallery)
+        self._closer = Closer(self.gallery, member.similarity)
 
     def prepare(self, index: Tensor) -> Tree:
         """Each row's candidates (n, m, D), preserved items (n, G, D) and own gallery position (n,)."""
@@ -113,19 +114,34 @@ class BoundQueryRank:
     def loss(self, out: Outputs, rows: Tree, member: Embedder) -> Tensor:
         """Minus the mean hinge over candidates and gallery, minus ξ times that of the preserved items, (n,)."""
         z = embedding_of(out)
-        gallery = self._gallery_similarities(z, rows)
-        loss = -_mean_hinge(gallery, member.similarity, z, rows["candidates"], raising=self.raising) / self.size
-        if "preserve" in rows:
-            kept = _mean_hinge(gallery, member.similarity, z, rows["preserve"], raising=True) / self.size
-            loss = loss - self.xi * kept
-        return loss
+        return self._loss(z, self._against_gallery(z.detach()), rows)
 
     def success(self, out: Outputs, rows: Tree) -> Tensor | None:
         """Whether all candidates are within (raise) or outside (lower) the first k, and the preserved items stay within."""
         if self.k is None:
             return None
         z = embedding_of(out)
-        gallery = self._gallery_similarities(z, rows)
+        return self._success(z, self._against_gallery(z.detach()), rows)
+
+    def loss_and_success(self, out: Outputs, rows: Tree, member: Embedder) -> tuple[Tensor, Tensor | None]:
+        """Both from one product with the gallery."""
+        z = embedding_of(out)
+        gallery = self._against_gallery(z.detach())
+        loss = self._loss(z, gallery, rows)
+        with torch.no_grad():
+            return loss, None if self.k is None else self._success(z, gallery, rows)
+
+    def _loss(self, z: Tensor, gallery: Tensor, rows: Tree) -> Tensor:
+        own = rows.get("own")
+        loss = -self._mean_hinge(gallery, z, rows["candidates"], own, raising=self.raising) / self.size
+        if "preserve" in rows:
+            loss = loss - self.xi * self._mean_hinge(gallery, z, rows["preserve"], own, raising=True) / self.size
+        return loss
+
+    def _success(self, z: Tensor, gallery: Tensor, rows: Tree) -> Tensor:
+        assert self.k is not None
+        if "own" in rows:
+            gallery = gallery.scatter(1, rows["own"].unsqueeze(1), -torch.inf)
         within = self._ranks(z, rows["candidates"], gallery) < self.k
         success = within.all(1) if self.raising else (~within).all(1)
         if "preserve" in rows:
@@ -134,38 +150,42 @@ class BoundQueryRank:
 
     def _ranks(self, z: Tensor, items: Tensor, gallery: Tensor) -> Tensor:
         """(n, W) ranks of (n, W, D) items. An item usually has its copy in the gallery, which is no closer than itself."""
-        counts = []
-        for item in items.unbind(1):
-            own = self._similarity.pair(z.double(), item.double())
-            counts.append(strictly_closer(z, self.gallery, gallery, own, self._similarity).sum(1))
-        return torch.stack(counts, dim=1)
+        own = self._similarity.pair(z.double().unsqueeze(1), items.double())
+        return torch.stack([self._closer.count(z, gallery, column) for column in own.unbind(1)], dim=1)
 
-    def _gallery_similarities(self, z: Tensor, rows: Tree) -> Tensor:
-        gallery = self._against_gallery(z)
-        if "own" not in rows:
-            return gallery
-        # NaN compares as neither closer nor farther, so the masked column counts in no hinge and no rank.
-        return gallery.scatter(1, rows["own"].unsqueeze(1), float("nan"))
+    def _mean_hinge(self, gallery: Tensor, z: Tensor, items: Tensor, left_out: Tensor | None, *, raising: bool) -> Tensor:
+        """Mean over items and sum over the gallery of [s_c − s_x]₊ (raising) or [s_x − s_c]₊, (n,).
+
+        Which pairs are active is piecewise constant, so it is counted without gradient: Σ of active pairs is then linear in
+        the n·M + n·m similarities, and neither an (n, m, M) nor an (n, M) tensor enters autograd.
+        """
+        own = self._similarity.pair(z.unsqueeze(1), items)
+        with torch.no_grad():
+            per_gallery, per_item = _active(gallery, own.detach(), left_out, raising=raising)
+        over_gallery = self._against_gallery.weighted(z, gallery, per_gallery)
+        hinge = (over_gallery - (own * per_item).sum(1)) / own.shape[1]
+        return hinge if raising else -hinge
 
 
-def _mean_hinge(gallery: Tensor, similarity: Similarity, z: Tensor, items: Tensor, *, raising: bool) -> Tensor:
-    """Mean over items and sum over the gallery of [s_x − s_c]₊ (raising) or [s_c − s_x]₊, (n,).
-
-    Which pairs are active is piecewise constant, so it is counted without gradient: Σ of active pairs is then linear in
-    the n·M + n·m similarities, and no (n, m, M) tensor enters autograd.
-    """
-    own = similarity.pair(z.unsqueeze(1), items)
-    with torch.no_grad():
-        per_gallery = torch.zeros_like(gallery)
-        per_item = torch.empty_like(own)
-        for column in range(own.shape[1]):
-            threshold = own[:, column : column + 1]
-            active = gallery > threshold if raising else gallery < threshold
-            per_gallery += active
-            per_item[:, column] = active.sum(1)
-        sign = 1.0 if raising else -1.0
-    over_gallery = torch.where(per_gallery > 0, gallery * per_gallery, torch.zeros_like(gallery)).sum(1)
-    return sign * (over_gallery - (own * per_item).sum(1)) / own.shape[1]
+def _active(gallery: Tensor, own: Tensor, left_out: Tensor | None, *, raising: bool) -> tuple[Tensor, Tensor]:
+    """For (n, M) and (n, m) similarities: of how many items' hinges each gallery item is part, and the other way round."""
+    n, size = gallery.shape
+    if not raising:
+        gallery, own = -gallery, -own
+    if left_out is not None:
+        gallery = gallery.scatter(1, left_out.unsqueeze(1), -torch.inf)
+    # One byte for each gallery item: additions that a byte cannot hold are passed on.
+    total, bytes_, held = gallery.new_zeros(n, size), None, 0
+    per_item = torch.empty_like(own)
+    for column in range(own.shape[1]):
+        active = above(gallery, own[:, column])
+        per_item[:, column] = count(active)
+        bytes_ = active.view(torch.uint8) if bytes_ is None else bytes_.add_(active.view(torch.uint8))
+        held += 1
+        if held == 255:
+            total += bytes_[:, :size]
+            bytes_, held = None, 0
+    return total if bytes_ is None else total.add_(bytes_[:, :size]), per_item
 
 
 def _example() -> QueryRank:

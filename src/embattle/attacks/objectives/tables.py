@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -14,11 +15,15 @@ from torch import Tensor
 
 # Queries compared with the gallery at a time. One fixed shape, so that a table does not depend on who else is asked for.
 _QUERIES = 16
+# Galleries below this are sorted sooner than a thread is started.
+_WORTH_A_THREAD = 50_000
+# Sums are kept at every 256th place: a table is little larger than its similarities, and the rest is added when asked.
+_BLOCK = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One query's similarities to the gallery, rising, and the sums of the first 0, 1, 2, ... of them.
+    """One query's similarities to the gallery, rising, and the sums of the first 0, 256, 512, ... and of all of them.
 
     The sums are float64: they reach 10^6, and their differences decide the loss.
     """
@@ -27,12 +32,18 @@ class Table:
     sums: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, similarities: Tensor) -> Table:
+    def of(cls, similarities: npt.NDArray[np.float32]) -> Table:
         """From (M,) similarities in any order."""
-        rising = similarities.sort().values.cpu().numpy()
-        sums = np.zeros(len(rising) + 1)
-        np.cumsum(rising, dtype=np.float64, out=sums[1:])
-        return cls(rising, sums)
+        # numpy's sort uses the processor's vectors and takes a third of the time of torch's.
+        rising = np.sort(similarities)
+        blocks = np.add.reduceat(rising, np.arange(0, len(rising), _BLOCK), dtype=np.float64)
+        return cls(rising, np.concatenate([np.zeros(1), np.cumsum(blocks)]))
+
+    def below(self, value: np.float32, side: Literal["left", "right"]) -> tuple[int, float]:
+        """How many similarities lie below a value, and their sum."""
+        place = int(self.rising.searchsorted(value, side=side))
+        block = place // _BLOCK
+        return place, self.sums[block] + self.rising[block * _BLOCK : place].sum(dtype=np.float64)
 
 
 class Tables:
@@ -66,8 +77,8 @@ class Tables:
         sums = np.empty((2, *found.shape))
         for i, row in enumerate(self._rows):
             for j, table in enumerate(row):
-                count[i, j] = place = table.rising.searchsorted(found[i, j], side=side)
-                sums[:, i, j] = table.sums[place], table.sums[-1]
+                count[i, j], sums[0, i, j] = table.below(found[i, j], side)
+                sums[1, i, j] = table.sums[-1]
         below, total = torch.from_numpy(sums).to(values.device)
         return torch.from_numpy(count).to(values.device), below, total
 
@@ -98,8 +109,18 @@ class Library:
             part = names[first : first + _QUERIES]
             rows = torch.stack([missing[name] for name in part])
             similarities = self._against_gallery(torch.cat([rows, rows[-1:].expand(_QUERIES - len(part), -1)]))
-            for name, values in zip(part, similarities, strict=False):
-                own = name[1]
-                kept = values if own < 0 else torch.cat([values[:own], values[own + 1 :]])
-                made[name] = Table.of(kept)
+            for name, table in zip(part, self._tables(part, similarities.cpu().numpy()), strict=True):
+                made[name] = table
         return made
+
+    @staticmethod
+    def _tables(names: Sequence[tuple[bytes, int]], similarities: npt.NDArray[np.float32]) -> list[Table]:
+        def one(row: int) -> Table:
+            own = names[row][1]
+            return Table.of(similarities[row] if own < 0 else np.delete(similarities[row], own))
+
+        # Sorting holds no lock, so that every thread of torch's share sorts one query's similarities.
+        if len(names) == 1 or similarities.shape[1] < _WORTH_A_THREAD:
+            return [one(row) for row in range(len(names))]
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            return list(threads.map(one, range(len(names))))
