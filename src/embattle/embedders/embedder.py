@@ -25,6 +25,7 @@ from embattle.similarity import Similarity
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANGE_TOLERANCE = 1e-6
+_MOST = 10.0
 EMBEDDING = "embedding"
 
 
@@ -268,7 +269,8 @@ def _per_channel(values: Sequence[float] | None, channels: int, what: str) -> tu
     numbers = tuple(float(v) for v in values)
     if len(numbers) != channels:
         raise ConfigError(f"{what} has {len(numbers)} number(s), one for each of the {channels} channel(s) is needed")
-    if max(numbers) > 1:
+    # Pixels in 0..255 have means and deviations of tens; a deviation of 2 is merely unusual.
+    if max(numbers) > _MOST:
         raise ConfigError(
             f"{what} is in units of [0, 1], and {', '.join(f'{v:g}' for v in numbers)} look like 0..255; divide by 255"
         )
