@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 PYTHON_FILES := src tests benchmarks examples docs/hooks
 
-.PHONY: audit test check format bench docs docs-serve clean
+.PHONY: audit test check format bench bench-peers docs docs-serve clean
 .DEFAULT_GOAL := audit
 
 $(BIN)/python:
@@ -41,8 +41,21 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format $(PYTHON_FILES)
 	$(BIN)/ruff check --fix $(PYTHON_FILES)
 
+# Each takes less than two minutes on two idle cores and writes results/bench-*.json; one alone: BENCHMARKS=ranks
+BENCHMARKS ?= loop query_rank candidate_rank ranks cli
 bench: $(VENV)/.installed-test
-	$(BIN)/python benchmarks/loop.py $(ARGS)
+	for name in $(BENCHMARKS); do \
+	  $(BIN)/python benchmarks/$$name.py --out results/bench-$$(echo $$name | tr _ -).json $(ARGS) || exit 1; \
+	done
+
+# Other libraries live in an environment of their own and never beside ours.
+.venv-peers/.installed: benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt -e .
+	@touch $@
+
+bench-peers: .venv-peers/.installed
+	.venv-peers/bin/python benchmarks/peers.py --out results/bench-peers.json $(ARGS)
 
 # Builds the site into site/ (a warning is an error), then executes every code block and every docstring example.
 docs: $(VENV)/.installed-test
