@@ -1,9 +1,8 @@
 """The same PGD in Embattle and in four classifier libraries, side by side in one process.
 
 A module gives similarities to the pictures of a gallery as logits, and every library raises the cross-entropy of one item
-of it, drawn for each picture, so that the item falls in the picture's list: Linf, equal steps and step size, clean
-start. ``make bench-peers`` installs the libraries of
-benchmarks/peers.txt into an environment of their own and runs this.
+of it, drawn for each picture, so that the item falls in the picture's list: Linf, equal steps and step size, clean start.
+``make bench-peers`` installs the libraries of benchmarks/peers.txt into an environment of their own and runs this.
 """
 
 from __future__ import annotations
