@@ -58,7 +58,10 @@ def reproduction_table(result: Record) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, title=f"{result['protocol']}, scale {result['scale']}", title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{result['protocol']}, scale {result['scale']}", title_justify="left", pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
     for name in ("column", "ε", "paper", "ours", "95 %", "tol.", "verdict", "adaptive"):
         table.add_column(name, justify="left" if name in ("column", "verdict") else "right", no_wrap=True)
     for cell in result["cells"]:
