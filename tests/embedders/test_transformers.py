@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -462,8 +463,7 @@ def test_pickled_weights_are_not_loaded(folders, tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut", "config", "type", "processor"])
 def test_a_damaged_folder_is_named(folders, tmp_path, damage):
-    for file in folders["vit"][0].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folders["vit"][0], tmp_path, dirs_exist_ok=True)
     weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
     if damage == "cut":
         weights.write_bytes(weights.read_bytes()[:1000])
@@ -490,10 +490,7 @@ def test_a_classifier_without_pooler_gives_its_first_token(transformers, tmp_pat
 
 def test_weights_that_are_missing_from_the_file_are_not_made_up(folders, tmp_path):
     # A model that is completed with random numbers would be audited as if it were the user's.
-    import safetensors.torch
-
-    for file in folders["vit"][0].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folders["vit"][0], tmp_path, dirs_exist_ok=True)
     weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
     dropped = next(name for name in weights if "layernorm" in name.lower() and name.endswith("weight"))
     weights.pop(dropped)

@@ -74,14 +74,18 @@ def _figures(table: str, columns: tuple[Column, ...]) -> Mapping[tuple[str, floa
     return found
 
 
+def _attack_table(name: str, title: str, where: str, data: str, table: str, recall: float) -> Protocol:
+    return Protocol(
+        name=name, title=title, paper=f"{_PAPER}, {where}", data=data, network="c2f1", columns=_COLUMNS,
+        eps=(0.01, 0.03, 0.1, 0.3), published=_figures(table, _COLUMNS), recall=recall, scales=_SCALES, differs=_DIFFERS,
+    )  # fmt: skip
+
+
 @PROTOCOLS.register("ranking-table-1", paper=f"{_PAPER}, Table 1", access="gradient", differs=" ".join(_DIFFERS))
 def table_1() -> Protocol:
     """Ranking attacks on MNIST: 16 columns at four budgets."""
-    return Protocol(
-        name="ranking-table-1", title="Adversarial ranking attacks on a vanilla model, MNIST", paper=f"{_PAPER}, Table 1",
-        data="mnist", network="c2f1", columns=_COLUMNS, eps=(0.01, 0.03, 0.1, 0.3),
-        published=_figures(_TABLE_1, _COLUMNS), recall=99.1, scales=_SCALES, differs=_DIFFERS,
-    )  # fmt: skip
+    title = "Adversarial ranking attacks on a vanilla model, MNIST"
+    return _attack_table("ranking-table-1", title, "Table 1", "mnist", _TABLE_1, 99.1)
 
 
 @PROTOCOLS.register(
@@ -89,12 +93,8 @@ def table_1() -> Protocol:
 )
 def table_3_vanilla() -> Protocol:
     """Ranking attacks on Fashion-MNIST: 16 columns at four budgets."""
-    return Protocol(
-        name="ranking-table-3-vanilla", title="Adversarial ranking attacks on a vanilla model, Fashion-MNIST",
-        paper=f"{_PAPER}, Table 3, upper half", data="fashion_mnist", network="c2f1", columns=_COLUMNS,
-        eps=(0.01, 0.03, 0.1, 0.3), published=_figures(_TABLE_3, _COLUMNS), recall=88.8, scales=_SCALES,
-        differs=_DIFFERS,
-    )  # fmt: skip
+    title = "Adversarial ranking attacks on a vanilla model, Fashion-MNIST"
+    return _attack_table("ranking-table-3-vanilla", title, "Table 3, upper half", "fashion_mnist", _TABLE_3, 88.8)
 
 
 @PROTOCOLS.register(
