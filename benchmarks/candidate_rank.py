@@ -55,9 +55,9 @@ def main() -> None:
     x = torch.rand(PICTURES, 1, 28, 28)
     queries = torch.randn(PICTURES, DIMENSION)
     whole = F.normalize(torch.randn(max(SIZES), DIMENSION))
-    before = harness.peak_bytes()
     z = embedder.embed(x)
     checked = {str(size): agreement(embedder, z[:8], queries[:8], whole[:size]) for size in SIZES[:2]}
+    before = harness.reset_peak()
     attack = pgd(budget=Linf(EPS), steps=given.steps, step_size=0.01)
     steps: dict[str, list[float]] = {str(size): [] for size in SIZES}
 

@@ -6,6 +6,7 @@ A ratio is the median of the rounds' own ratios: load that comes and goes on a s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import resource
 import statistics
@@ -64,8 +65,19 @@ def ratio(seconds: Mapping[str, Sequence[float]], side: str, over: str) -> float
     return round(statistics.median(a / b for a, b in zip(seconds[side], seconds[over], strict=True)), 4)
 
 
+def reset_peak() -> int:
+    """Forgets the peak so far, where the system can (Linux); returns the memory resident now."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_bytes()
+
+
 def peak_bytes() -> int:
-    """The largest resident memory this process ever had."""
+    """The largest resident memory since `reset_peak`, or of the whole process."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
