@@ -182,7 +182,7 @@ class _EuclideanAgainst:
 
     def weighted(self, a: Tensor, similarities: Tensor, weights: Tensor) -> Tensor:
         # The slope of -|a - b| is (a - b) / -|a - b|; the clamp of `_safe_norm` has none.
-        pull = torch.where(similarities < -_TINY**0.5, weights / similarities, torch.zeros_like(weights))
+        pull = torch.where(similarities < -(_TINY**0.5), weights / similarities, torch.zeros_like(weights))
         centred = (a - self._centre).detach()
         slope = centred * pull.sum(-1, keepdim=True) - pull @ self._centred
         return (similarities * weights).sum(-1) + ((a - a.detach()) * slope).sum(-1)
