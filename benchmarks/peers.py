@@ -26,9 +26,11 @@ from embattle.budget import Linf
 from embattle.embedders import EMBEDDING, Embedder
 
 EPS, STEP, BATCH, GALLERY, SCALE = 0.05, 0.01, 32, 1_000, 10.0
+# What torchattacks and foolbox do unless they are told otherwise.
+STEPS = (10, 40)
 SUBJECTS: dict[str, dict[str, Any]] = {
-    "c2f1": {"network": lambda: networks.build("c2f1"), "shape": (1, 28, 28), "steps": 10},
-    "resnet18": {"network": lambda: networks.build("resnet18"), "shape": (3, 64, 64), "steps": 5},
+    "c2f1": {"network": lambda: networks.build("c2f1"), "shape": (1, 28, 28)},
+    "resnet18": {"network": lambda: networks.build("resnet18"), "shape": (3, 64, 64)},
 }
 Attack = Callable[[Tensor, Tensor], Tensor]
 
@@ -181,7 +183,9 @@ def main() -> None:
     """Both networks, untrained: what is timed does not depend on their weights."""
     given = harness.arguments(__doc__)
     results = {
-        name: compared(part["network"](), part["shape"], part["steps"], given.repeats) for name, part in SUBJECTS.items()
+        f"{name}, {steps} steps": compared(part["network"](), part["shape"], steps, given.repeats)
+        for name, part in SUBJECTS.items()
+        for steps in STEPS
     }
     versions = {name: importlib.metadata.version(name) for name in PEERS}
     harness.publish(

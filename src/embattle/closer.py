@@ -75,15 +75,23 @@ class Closer:
         return torch.nextafter(low.float(), low.new_tensor(-torch.inf).float()), high.float()
 
 
-def above(values: Tensor, limits: Tensor) -> Tensor:
+def above(values: Tensor, limits: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Where (n, M) float32 values lie above (n,) limits, as (n, M') booleans; columns from M on are False.
+
+    Args:
+        values: (n, M).
+        limits: (n,).
+        out: what an earlier call with values of this shape returned, to be written over; memory anew is slower than the
+            comparison.
 
     >>> above(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([1.5]))[:, :4].tolist()
     [[False, True, True, False]]
     """
     n, width = values.shape
-    mask = torch.empty(n, -(-width // (_BYTES * _WORDS)) * _BYTES * _WORDS, dtype=torch.bool, device=values.device)
-    mask[:, width:] = False
+    mask = out
+    if mask is None:
+        mask = torch.empty(n, -(-width // (_BYTES * _WORDS)) * _BYTES * _WORDS, dtype=torch.bool, device=values.device)
+        mask[:, width:] = False
     if values.device.type == "cpu":
         # Several times as fast as torch, whose comparison of floats is not vectorised.
         np.greater(values.detach().numpy(), limits.detach().numpy()[:, None], out=mask.numpy()[:, :width])

@@ -178,11 +178,12 @@ class _EuclideanAgainst:
         a = a - self._centre
         own = (a * a).sum(-1, keepdim=True)
         parts = zip(self._centred.split(COLUMN_TILE), self._squares.split(COLUMN_TILE), strict=True)
-        return _columns([-_safe_norm(own + squares - 2 * (a @ part.T)) for part, squares in parts])
+        # Every pass over (n, M) numbers costs about as much as the product: all that can be is done in place.
+        return _columns([-_safe_norm(torch.addmm(squares, a, part.T, alpha=-2).add_(own)) for part, squares in parts])
 
     def weighted(self, a: Tensor, similarities: Tensor, weights: Tensor) -> Tensor:
         # The slope of -|a - b| is (a - b) / -|a - b|; the clamp of `_safe_norm` has none.
-        pull = torch.where(similarities < -(_TINY**0.5), weights / similarities, torch.zeros_like(weights))
+        pull = (weights / similarities).masked_fill_(similarities >= -(_TINY**0.5), 0)
         centred = (a - self._centre).detach()
         slope = centred * pull.sum(-1, keepdim=True) - pull @ self._centred
         return (similarities * weights).sum(-1) + ((a - a.detach()) * slope).sum(-1)

@@ -26,6 +26,8 @@ from embattle.similarity import against
 
 # The paper's balance between moving C and keeping C_SP (section 4.1).
 _PAPER_XI = {"raise": 1.0, "lower": 100.0}
+# Queries whose list is gone through at a time: their masks stay in the cache.
+_ROWS = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,23 +171,33 @@ class BoundQueryRank:
 
 def _active(gallery: Tensor, own: Tensor, left_out: Tensor | None, *, raising: bool) -> tuple[Tensor, Tensor]:
     """For (n, M) and (n, m) similarities: of how many items' hinges each gallery item is part, and the other way round."""
-    n, size = gallery.shape
-    if not raising:
-        gallery, own = -gallery, -own
+    (n, size), width = gallery.shape, own.shape[1]
     if left_out is not None:
-        gallery = gallery.scatter(1, left_out.unsqueeze(1), -torch.inf)
-    # One byte for each gallery item: additions that a byte cannot hold are passed on.
-    total, bytes_, held = gallery.new_zeros(n, size), None, 0
-    per_item = torch.empty_like(own)
-    for column in range(own.shape[1]):
-        active = above(gallery, own[:, column])
-        per_item[:, column] = count(active)
-        bytes_ = active.view(torch.uint8) if bytes_ is None else bytes_.add_(active.view(torch.uint8))
-        held += 1
-        if held == 255:
-            total += bytes_[:, :size]
-            bytes_, held = None, 0
-    return total if bytes_ is None else total.add_(bytes_[:, :size]), per_item
+        gallery = gallery.scatter(1, left_out.unsqueeze(1), -torch.inf if raising else torch.inf)
+    # A hinge that lowers is active where the gallery item is not at least as close as the candidate.
+    limits = own if raising else torch.nextafter(own, own.new_tensor(-torch.inf))
+    per_gallery, per_item = gallery.new_empty(n, size), torch.empty_like(own)
+    block = _ROWS if gallery.device.type == "cpu" else n
+    for first in range(0, n, block):
+        here = slice(first, first + block)
+        per_gallery[here], per_item[here] = _above_each(gallery[here], limits[here])
+    return (per_gallery, per_item) if raising else (width - per_gallery, size - per_item)
+
+
+def _above_each(gallery: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    """For (n, M) similarities and (n, m) limits: above how many limits each lies, (n, M), and how many each lie above."""
+    size = gallery.shape[1]
+    per_limit = torch.empty_like(limits)
+    # One byte for each gallery item, and the same two masks over and over; what a byte cannot hold is passed on.
+    total, held, mask = gallery.new_zeros(gallery.shape), None, None
+    for column in range(limits.shape[1]):
+        mask = above(gallery, limits[:, column], out=mask)
+        per_limit[:, column] = count(mask)
+        held = mask.view(torch.uint8).clone() if held is None else held.add_(mask.view(torch.uint8))
+        if column % 255 == 254:
+            total += held[:, :size]
+            held = None
+    return total if held is None else total.add_(held[:, :size]), per_limit
 
 
 def _example() -> QueryRank:
