@@ -159,6 +159,22 @@ def test_more_threads_than_cores(call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "warn processor" in said.words
 
 
+def test_the_model_is_examined_on_the_device_asked_for(call, labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def examined(embedder: eb.Embedder, pictures: torch.Tensor) -> list[Check]:
+        seen.append(embedder.device.type)
+        return []
+
+    # The only other device of a machine without an accelerator is one that holds no numbers.
+    monkeypatch.setattr("embattle.cli.auditing.usable_device", lambda name: torch.device(name))
+    monkeypatch.setattr(checkup, "examine", examined)
+    for source in ([], ["--data", labelled, "--model", "module:little_models:good"]):
+        assert call("doctor", "--device", "meta", *source).code == 0
+        assert call("doctor", *source).code == 0
+    assert seen == ["meta", "cpu"] * 2
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -168,6 +184,7 @@ def test_more_threads_than_cores(call, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--threads", "0"], ["at least 1"]),
         (["--data", "nowhere"], ["nowhere"]),
         (["--mean", "x"], ["numbers"]),
+        (["--device", "cuda:77"], ["--device 'cuda:77'", "this machine has: cpu"]),
     ],
 )
 def test_bad_input(call, flags: list[str], words: list[str]) -> None:

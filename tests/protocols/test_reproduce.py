@@ -17,7 +17,7 @@ from embattle import data
 from embattle.cli.app import run as main
 from embattle.embedders import load_checkpoint
 from embattle.errors import ConfigError, RunMismatch
-from embattle.protocols import Protocol, reproduce
+from embattle.protocols import Protocol, execution, reproduce
 from embattle.protocols.cells import Cell, attack_of, measure_cell
 from embattle.records import LocalStore
 from embattle.scenarios import Subject
@@ -206,6 +206,40 @@ def test_models_are_shared_and_a_foreign_one_is_refused(
 def test_other_settings_are_another_run(tiny: Protocol, models: Path, finished: Finished) -> None:
     with pytest.raises(RunMismatch):
         reproduce(tiny, "cpu", attacked=5, models=models, out=finished[0])
+
+
+def test_a_device_is_part_of_a_run_and_its_models_are_its_own(
+    tiny: Protocol, models: Path, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = reproduce(tiny, "cpu", models=models, out=finished[0], device="cpu")
+    assert run.found == run.planned  # naming the processor changes nothing
+
+    class Planned(Exception):
+        pass
+
+    def opened(name: str, config: dict[str, Any], plan: Any, **rest: Any) -> None:
+        training = [unit.params["train"]["device"] for unit in plan if unit.kind == "train"]
+        raise Planned(rest["device"], config["numerics"]["device"], training)
+
+    # No accelerator is needed to see what would be run on one.
+    monkeypatch.setattr(execution, "open_run", opened)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "card")
+    with pytest.raises(Planned) as caught:
+        reproduce(tiny, "cpu", models=models, out=tmp_path / "run", device="cuda:1")
+    assert caught.value.args == ("cuda (card)", "cuda (card)", ["cuda:1", "cuda:1"])
+    parts = {"protocol": tiny, "scale": tiny.scales["cpu"], "pictures": data.load("digits"), "models": tmp_path}
+    names = {
+        place: execution._Study(**parts, gallery=parts["pictures"], device=torch.device(place), folder=None).checkpoint(0)
+        for place in ("cpu", "cuda:0")
+    }  # fmt: skip
+    assert names["cuda:0"].name.replace("-cuda0-", "-") == names["cpu"].name != names["cuda:0"].name
+
+
+def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", "ranking-table-1", "--scale", "smoke", "--device", "cuda:77"]) == 2
+    assert "--device 'cuda:77' cannot be used" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_scales_and_empty_ones_are_refused(tiny: Protocol) -> None:

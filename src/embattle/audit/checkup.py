@@ -210,7 +210,7 @@ def _modes(embedder: Embedder, x: Tensor, z: Tensor) -> Check:
         _AlwaysTraining(twin), similarity=embedder.similarity, channels=embedder.channels, size=embedder.size,
         mean=embedder.mean, std=embedder.std,
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         difference = float((_embedded(trained, x) - z).norm() / z.norm().clamp_min(1e-30))
     finding = f"{layers}; training mode changes embeddings by {100 * difference:.2g} %, audits run in eval mode"
     if difference > _ROUNDING and embedder.module.training:
@@ -232,7 +232,7 @@ class _AlwaysTraining(nn.Module):
 
 
 def _speed(embedder: Embedder, x: Tensor, z: Tensor) -> Check:
-    forward = _rate(lambda: _embedded(embedder, x), len(x))
+    forward = _rate(lambda: _embedded(embedder, x), x)
 
     def both() -> None:
         pixels = x.clone().requires_grad_()
@@ -241,7 +241,7 @@ def _speed(embedder: Embedder, x: Tensor, z: Tensor) -> Check:
             if found.requires_grad:  # if not, the gradient's own check says so
                 torch.autograd.grad(found, pixels, allow_unused=True)
 
-    backward = _rate(both, len(x))
+    backward = _rate(both, x)
     passes = len(DEFAULT_SCENARIOS) * len(DEFAULT_EPS) * 100 * 30
     finding = (
         f"{forward:,.0f} pictures/s forward, {backward:,.0f} with backward: the attacks of a default audit take about "
@@ -251,13 +251,20 @@ def _speed(embedder: Embedder, x: Tensor, z: Tensor) -> Check:
     return Check(name="speed", status="ok", finding=finding, advice=advice)
 
 
-def _rate(work: Callable[[], object], count: int) -> float:
-    work()
+def _rate(work: Callable[[], object], x: Tensor) -> float:
+    """Pictures a second."""
+
+    def whole() -> None:
+        work()
+        if x.is_cuda:  # work is only queued there, and the clock must wait for it
+            torch.cuda.synchronize(x.device)
+
+    whole()
     started, rounds = time.perf_counter(), 0
     while (spent := time.perf_counter() - started) < _TIMED_SECONDS or not rounds:
-        work()
+        whole()
         rounds += 1
-    return rounds * count / max(spent, 1e-9)
+    return rounds * len(x) / max(spent, 1e-9)
 
 
 _LOOKS: dict[str, Callable[[Embedder, Tensor, Tensor], Check]] = {

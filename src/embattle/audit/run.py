@@ -18,7 +18,7 @@ from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
 from embattle.errors import ConfigError, DataError, RunMismatch
 from embattle.records import LocalStore, Unit, build_summary, write_json_atomic
-from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, numerics, open_run
+from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, kind_of_device, numerics, open_run
 from embattle.scenarios.subject import Subject, check_gallery, page_length
 from embattle.training import Progress as TrainProgress
 from embattle.training import TrainConfig, train
@@ -57,7 +57,7 @@ class _Session:
             model = {"train": self.model.config.model_dump(mode="json"), "pictures": self.model.pictures.fingerprint}
         else:
             model = {"fingerprint": self.model.fingerprint}
-        numbers = numerics(_kind_of_device(self.device))
+        numbers = numerics(kind_of_device(self.device))
         gallery = {"fingerprint": self.gallery.fingerprint}
         return {"audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": model, "numerics": numbers}
 
@@ -132,7 +132,7 @@ def audit(
         [task.unit for task in tasks],
         command=command,
         out=out,
-        device=_kind_of_device(session.device),
+        device=kind_of_device(session.device),
     )
     place["run"] = run.path
     if begun is not None:
@@ -141,11 +141,6 @@ def audit(
     summary = build_summary(run.path)
     write_json_atomic(run.path / "summary.json", summary)
     return run, summary
-
-
-def _kind_of_device(device: torch.device) -> str:
-    """Two cards of one model count as one device, two models do not."""
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
 def _check_fit(config: AuditConfig, gallery: ImageSet) -> None:

@@ -30,6 +30,7 @@ def doctor(
     std: flags.Std = None,
     on_error: flags.OnError = "raise",
     threads: flags.Threads = None,
+    device: flags.Device = None,
 ) -> None:
     """Check this machine, and a model, before an audit.
 
@@ -45,8 +46,11 @@ def doctor(
     from embattle.runs import describe_environment
 
     auditing.use_threads(threads)
+    place = None if device is None else auditing.usable_device(device)
     checks = list(_print("Machine", examine_machine(describe_environment("embattle doctor"), data_root)))
     embedder, pictures = _loaded(data, model, described, data_root, on_error)
+    if place is not None:
+        embedder.module.to(place)
     checks += _print("Pictures", _on_pictures(pictures, model))
     few = pictures.take(range(0, len(pictures), max(1, len(pictures) // 16)))
     checks += _print("Model", examine(embedder, few.images))

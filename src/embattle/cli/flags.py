@@ -52,7 +52,9 @@ Threads = Annotated[int | None, typer.Option(metavar="N", help="Processor thread
 
 Device = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="cpu, or a torch device such as cuda:0; where the model is if not given."),
+    typer.Option(
+        metavar="NAME", help="cpu, or a torch device such as cuda:0; the model's own if not given, and cpu for a new one."
+    ),
 ]
 
 

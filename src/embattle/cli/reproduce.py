@@ -39,6 +39,7 @@ def reproduce(
     attacked: Attacked = None,
     seeds: Seeds = None,
     threads: flags.Threads = None,
+    device: flags.Device = None,
     markdown: Markdown = False,
 ) -> None:
     """Run a published experiment again.
@@ -47,17 +48,18 @@ def reproduce(
     1: a figure is weaker than the paper's by more than its tolerance.
     """
     wanted = None if seeds is None else _seeds(seeds)
-    from embattle.cli.auditing import use_threads
+    from embattle.cli.auditing import usable_device, use_threads
     from embattle.cli.progress import follow
     from embattle.cli.verdict import conclude_reproduction
     from embattle.protocols import protocol
     from embattle.protocols import reproduce as run_protocol
 
     use_threads(threads)
+    place = usable_device(device or "cpu")
     with follow() as progress:
         run, result = run_protocol(
             protocol(name), scale, attacked=attacked, seeds=wanted, data_root=data_root, models=models, out=out,
-            command=context.obj, progress=progress,
+            device=place, command=context.obj, progress=progress,
         )  # fmt: skip
     conclude_reproduction(run.path, result, markdown=markdown)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from embattle.cli import flags
 from embattle.cli.progress import PlainLines
 from embattle.errors import ConfigError
 
@@ -31,7 +32,6 @@ LearningRate = Annotated[float, typer.Option("--lr", help="Learning rate of Adam
 WeightDecay = Annotated[float, typer.Option(help="Weight decay of Adam.")]
 Seed = Annotated[int, typer.Option(help="Seed of the weights, the order and the draws.")]
 Threads = Annotated[int, typer.Option(help="Processor threads; another number gives slightly other weights.")]
-Device = Annotated[str, typer.Option(help="cpu, or a torch device such as cuda:0.")]
 Resume = Annotated[bool, typer.Option(help="Go on where an interrupted run stopped, or begin again and overwrite.")]
 TensorBoard = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for TensorBoard scalars.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the named data sets; $EMBATTLE_DATA if not given.")]
@@ -53,7 +53,7 @@ def train(
     weight_decay: WeightDecay = 1e-7,
     seed: Seed = 0,
     threads: Threads = 2,
-    device: Device = "cpu",
+    device: flags.Device = None,
     resume: Resume = True,
     tensorboard: TensorBoard = None,
     data_root: DataRoot = None,
@@ -76,7 +76,7 @@ def train(
         {
             "network": network, "network_args": fitting | given, "loss": loss, "similarity": similarity,
             "margin": margin, "epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
-            "seed": seed, "threads": threads, "device": device,
+            "seed": seed, "threads": threads, "device": device or "cpu",
         }
     )  # fmt: skip
     with _bar() as show:

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from embattle import data, networks, rng
 from embattle.data import ImageSet
 from embattle.embedders import load_checkpoint
@@ -17,7 +19,7 @@ from embattle.protocols.protocol import Column, Protocol, Scale
 from embattle.records import LocalStore, Published, Unit, build_reproduction, write_json_atomic
 from embattle.records.reproduction import PAPER_FILE
 from embattle.report import write_reproduction
-from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, numerics, open_run
+from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, kind_of_device, numerics, open_run
 from embattle.scenarios import Subject
 from embattle.training import Progress as TrainProgress
 from embattle.training import TrainConfig, train
@@ -37,6 +39,7 @@ class _Study:
     pictures: ImageSet
     gallery: ImageSet
     models: Path
+    device: torch.device
     folder: Callable[[], LocalStore]
     _subjects: dict[int, Subject] = field(default_factory=dict)
 
@@ -44,14 +47,22 @@ class _Study:
         """The paper's training; its thread count is fixed, because it is part of what a model is."""
         fitting = networks.arguments_for(self.protocol.network, self.pictures.channels, self.pictures.images.shape[2])
         return TrainConfig.parse(
-            {"network": self.protocol.network, "network_args": fitting, "epochs": self.scale.epochs, "seed": seed}
-        )
+            {
+                "network": self.protocol.network, "network_args": fitting, "epochs": self.scale.epochs, "seed": seed,
+                "device": str(self.device),
+            }
+        )  # fmt: skip
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What figures of this study agree to the last digit under."""
+        return numerics(kind_of_device(self.device))
 
     @cached_property
     def hashed(self) -> dict[str, Any]:
         """Everything that changes a number; neither paths nor the paper's figures."""
         return {
-            "protocol": self.protocol.name, "numerics": numerics(),
+            "protocol": self.protocol.name, "numerics": self.numerics,
             "scale": {"attacked": self.scale.attacked, "epochs": self.scale.epochs, "seeds": list(self.scale.seeds)},
             "pictures": self.pictures.fingerprint, "gallery": self.gallery.fingerprint,
             "columns": [column.scenario for column in self.protocol.columns], "eps": list(self.protocol.eps),
@@ -62,6 +73,8 @@ class _Study:
         """Where the model of a seed lives; runs with the same training share it."""
         config = self.training(seed)
         part = "" if self.scale.training_pictures is None else f"-{len(self.pictures)}pictures"
+        # Another device rounds otherwise, so it trains a model of its own beside the shared one.
+        part += "" if self.device.type == "cpu" else f"-{config.device.replace(':', '')}"
         trained = f"{self.protocol.data}-{config.network}-{config.loss}-{config.similarity}-{config.epochs}epochs"
         return self.models / f"{trained}{part}-seed{seed}.safetensors"
 
@@ -75,6 +88,7 @@ class _Study:
         if seed not in self._subjects:
             embedder = load_checkpoint(self.checkpoint(seed))
             self._check_model(seed, embedder.fingerprint)
+            embedder.module.to(self.device)
             self._subjects.clear()
             self._subjects[seed] = Subject.of(embedder, self.gallery, k=_K, keep_own=True)
         return self._subjects[seed]
@@ -95,7 +109,7 @@ class _Study:
 def reproduce(
     protocol: Protocol, scale: str = "cpu", *, attacked: int | None = None, seeds: tuple[int, ...] | None = None,
     data_root: Path | None = None, models: Path = Path("checkpoints"), out: Path | None = None,
-    command: str = "embattle reproduce", progress: Progress | None = None,
+    device: torch.device | str = "cpu", command: str = "embattle reproduce", progress: Progress | None = None,
 ) -> tuple[RunFolder, dict[str, Any]]:  # fmt: skip
     """Runs a protocol, or goes on with one, and writes result.json, result.md and result.csv.
 
@@ -107,6 +121,7 @@ def reproduce(
         data_root: folder of the named data sets.
         models: folder of the trained models, shared by all protocols; a model that is there is not trained again.
         out: the run folder; None: runs/<date>-<protocol>-<hash8>, found again by the configuration's hash.
+        device: where models are trained and attacked.
         command: the command line, for the result.
         progress: told before every unit.
 
@@ -125,10 +140,12 @@ def reproduce(
     wanted = replace(wanted, attacked=min(wanted.attacked, len(gallery)))
     place: dict[str, LocalStore] = {}
     study = _Study(
-        protocol=protocol, scale=wanted, pictures=pictures, gallery=gallery, models=models, folder=lambda: place["run"]
-    )
+        protocol=protocol, scale=wanted, pictures=pictures, gallery=gallery, models=models, device=torch.device(device),
+        folder=lambda: place["run"],
+    )  # fmt: skip
     tasks = [task for seed in wanted.seeds for task in _tasks(study, seed)]
-    run = open_run(protocol.name, study.hashed, [task.unit for task in tasks], command=command, out=out)
+    kind = kind_of_device(study.device)
+    run = open_run(protocol.name, study.hashed, [task.unit for task in tasks], command=command, out=out, device=kind)
     place["run"] = run.store
     # Outside the hash: a corrected misprint of the paper's figures costs no attack.
     write_json_atomic(run.path / PAPER_FILE, _paper(protocol, scale, wanted))
@@ -186,8 +203,8 @@ def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, need
     cell = Cell(column=column, eps=eps, role=role, seed=seed, samples=study.attacked(seed))
     # Other seeds or columns of the run do not change this cell, so they are not in its identity.
     params = {
-        "numerics": numerics(), "gallery": study.gallery.fingerprint, "column": column.scenario, "role": role, "eps": eps,
-        "seed": seed,
+        "numerics": study.numerics, "gallery": study.gallery.fingerprint, "column": column.scenario, "role": role,
+        "eps": eps, "seed": seed,
     }  # fmt: skip
     effort = {"clean": 1.0, "free": _FREE_EFFORT}.get(role) or _STEP_EFFORT * attack_of(role, eps).steps
     return Task(

@@ -51,7 +51,7 @@ def free_points(
     free = replace(objective, preserve=None) if isinstance(objective, QueryRank) else objective
     bound = free.bind(embedder)
     targets = free.queries if isinstance(free, CandidateRank) else free.candidates
-    middle = F.normalize(targets, dim=-1).mean(1)
+    middle = F.normalize(targets, dim=-1).mean(1).to(clean.device)
     sign = 1.0 if free.direction == "lower" else -1.0
     parts = []
     for index in torch.arange(len(clean)).split(_ROWS):
@@ -62,7 +62,9 @@ def free_points(
 
         best, best_score = clean[index], torch.full((len(index),), -torch.inf, dtype=torch.float64)
         for start in (clean[index], middle[index], -middle[index]):
-            for z in _climb(loss, F.normalize(start, dim=-1)):
+            # The objective's constants are where the model is; ranks are counted where the embeddings are.
+            for z in _climb(loss, F.normalize(start, dim=-1).to(embedder.device)):
+                z = z.to(clean.device)
                 score = sign * ranks(index, z).double()
                 better = score > best_score
                 best, best_score = torch.where(better.unsqueeze(1), z, best), torch.where(better, score, best_score)

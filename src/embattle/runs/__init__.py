@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from embattle.runs.engine import Output, Progress, Task, Tick, execute
-from embattle.runs.environment import describe_environment, numerics
+from embattle.runs.environment import describe_environment, kind_of_device, numerics
 from embattle.runs.folder import RunFolder, configuration_hash, open_run
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "configuration_hash",
     "describe_environment",
     "execute",
+    "kind_of_device",
     "numerics",
     "open_run",
 ]

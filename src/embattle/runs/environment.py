@@ -46,6 +46,15 @@ def numerics(device: str = "cpu") -> dict[str, Any]:
     }  # fmt: skip
 
 
+def kind_of_device(device: torch.device) -> str:
+    """What a device is called in a run's identity: two cards of one model count as one, two models do not.
+
+    >>> kind_of_device(torch.device("cpu"))
+    'cpu'
+    """
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
 def _commit() -> str | None:
     """The commit of the checkout the package runs from, "+dirty" when files were changed; None when installed."""
     folder = Path(embattle.__file__).resolve().parent
