@@ -10,6 +10,7 @@ import pytest
 from embattle.errors import InputError, RunMismatch
 from embattle.records import Unit
 from embattle.runs import configuration_hash, describe_environment, folder, open_run
+from embattle.runs.difference import differences
 
 CONFIG = {"eps": 0.1, "names": ["a", "b"]}
 PLAN = [Unit(kind="embed", params={"n": n}, samples=(), needs=()) for n in range(2)]
@@ -101,6 +102,40 @@ def test_foreign_folders_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunMismatch, match="another configuration" if name == "config.json" else "letter.txt"):
         opened(out=out)
     assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_a_refusal_names_every_setting_that_differs(tmp_path: Path) -> None:
+    first = {"audit": {"eps": [0.01, 0.1], "k": 10, "xi": None}, "model": {"fingerprint": "a" * 64}, "threads": 2}
+    second = {"audit": {"eps": [0.1], "k": 10, "xi": 1.0}, "model": {"fingerprint": "b" * 64}, "device": "cpu"}
+    out = opened(out=tmp_path / "run", config=first).path
+    with pytest.raises(RunMismatch) as caught:
+        opened(out=out, config=second)
+    told = str(caught.value)
+    for words in (
+        "audit.eps is [0.01,0.1] there and [0.1] here", "audit.xi is null there and 1.0 here",
+        "model.fingerprint is aaaaaaaaaaaa… there and bbbbbbbbbbbb… here", "threads is 2 there and not set here",
+        "device is not set there and cpu here", "choose another --out, or delete that folder",
+    ):  # fmt: skip
+        assert words in told
+    assert "audit.k" not in told
+    with pytest.raises(RunMismatch, match="it is one of audit, and this is ranking-table-1"):
+        opened(out=out, name="ranking-table-1", config={"protocol": "ranking-table-1"})
+
+
+def test_long_values_are_shown_where_they_differ() -> None:
+    long = [f"scenario.w{number}" for number in range(40)]
+    (told,) = differences({"names": long}, {"names": [*long[:30], "other", *long[31:]]})
+    assert 'scenario.w30"' in told
+    assert '"other"' in told
+    assert len(told) < 200
+
+
+@pytest.mark.parametrize("content", ['{"hash": "00ff", "config": [1], "name": 3}', "[]", '{"hash": "00ff", "config": {}}'])
+def test_a_configuration_that_cannot_be_read_is_refused(tmp_path: Path, content: str) -> None:
+    out = opened(out=tmp_path / "run").path
+    (out / "config.json").write_text(content)
+    with pytest.raises(RunMismatch, match="another configuration"):
+        opened(out=out)
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from embattle.errors import InputError, RunMismatch
 from embattle.records import LocalStore, Unit, canonical_json, write_atomic, write_json_atomic
 from embattle.records.atomic import remove_leftovers
+from embattle.runs.difference import differences
 from embattle.runs.environment import describe_environment
 
 # What an interrupted start may have left in a folder before its configuration was written.
@@ -59,7 +60,8 @@ def open_run(
         device: what the model runs on, kept in env.json.
 
     Raises:
-        RunMismatch: `out` holds a run of another configuration, or something that is no run.
+        RunMismatch: `out` holds a run of another configuration, whose message names what differs, or something that is
+            no run.
         InputError: the folder cannot be written.
     """
     digest = configuration_hash(config)
@@ -68,7 +70,7 @@ def open_run(
         # Every look at a folder below one that may not be entered fails, not only making it.
         resumed = (path / "config.json").is_file()
         if resumed:
-            _check_same(path, digest)
+            _check_same(path, name, config, digest)
         elif path.exists():
             _check_adoptable(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -106,16 +108,25 @@ def _find(parent: Path, name: str, digest: str) -> Path:
     return parent / f"{datetime.date.today().isoformat()}{suffix}"
 
 
-def _check_same(path: Path, digest: str) -> None:
+def _check_same(path: Path, name: str, config: Mapping[str, Any], digest: str) -> None:
     try:
-        found = json.loads((path / "config.json").read_bytes()).get("hash")
+        found = json.loads((path / "config.json").read_bytes())
+        there = found.get("hash")
     except (OSError, ValueError, AttributeError):
-        found = None
-    if found != digest:
+        found, there = {}, None
+    if there != digest:
         raise RunMismatch(
-            f"{path} holds a run of another configuration (hash {str(found)[:8]}, this one is {digest[:8]}); results "
-            f"of two configurations are never mixed: choose another --out, or delete that folder"
+            f"{path} holds a run of another configuration: {_what_differs(found, name, config, digest)}. Results of two "
+            f"configurations are never mixed: choose another --out, or delete that folder"
         )
+
+
+def _what_differs(found: Mapping[str, Any], name: str, config: Mapping[str, Any], digest: str) -> str:
+    if isinstance(found.get("name"), str) and found["name"] != name:
+        return f"it is one of {found['name']}, and this is {name}"
+    settings = found.get("config")
+    told = differences(settings, config) if isinstance(settings, Mapping) else []
+    return "; ".join(told) or f"its hash is {str(found.get('hash'))[:8]}, this one's is {digest[:8]}"
 
 
 def _check_adoptable(path: Path) -> None:
