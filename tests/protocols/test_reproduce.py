@@ -17,7 +17,7 @@ from embattle import data
 from embattle.cli.app import run as main
 from embattle.embedders import load_checkpoint
 from embattle.errors import ConfigError, RunMismatch
-from embattle.protocols import Protocol, execution, reproduce
+from embattle.protocols import PROTOCOLS, Protocol, execution, reproduce
 from embattle.protocols.cells import Cell, attack_of, measure_cell
 from embattle.records import LocalStore
 from embattle.scenarios import Subject
@@ -161,18 +161,23 @@ def test_a_report_is_built_again_from_the_folder(finished: Finished, tmp_path: P
 
 def test_a_smoke_test_judges_nothing(tiny: Protocol, models: Path, finished: Finished, tmp_path: Path) -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    run, result = reproduce(tiny, "smoke", seeds=(0,), attacked=1000, models=models, out=tmp_path / "run")
+    said: list[str] = []
+    run, result = reproduce(tiny, "smoke", seeds=(0,), attacked=1000, models=models, out=tmp_path / "run", tell=said.append)
     assert {each["verdict"] for each in result["cells"]} == {None}
     text = (run.path / "result.md").read_text()
     assert "smoke test" in text
     assert "weaker |" not in text
     assert "80 attacked pictures for each in a gallery of 80" in text  # no more than there are
+    note = "attacked = 1,000 is more than the 80 pictures searched: all of them are."
+    assert said == result["notes"] == [note]
+    assert f"- {note}" in text
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_files_say_the_same(finished: Finished) -> None:
     run, result = finished
+    assert result["notes"] == []
     assert json.loads((run / "result.json").read_text()) == json.loads(json.dumps(result))
     with (run / "result.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -233,6 +238,22 @@ def test_a_device_is_part_of_a_run_and_its_models_are_its_own(
         for place in ("cpu", "cuda:0")
     }  # fmt: skip
     assert names["cuda:0"].name.replace("-cuda0-", "-") == names["cpu"].name != names["cuda:0"].name
+
+
+def test_the_command_says_on_stderr_what_it_does_otherwise_and_what_was_there(
+    tiny: Protocol, models: Path, finished: Finished, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PROTOCOLS.register("tiny")(lambda: tiny)
+    try:
+        where = ["--models", str(models), "--out", str(finished[0])]
+        assert main(["reproduce", "tiny", *where]) == 1  # its weaker figure
+        assert f"finished before: all {finished[1]['units']['planned']} units were there" in capfd.readouterr().err
+        assert main(["reproduce", "tiny", "-n", "99", *where]) == 2  # another run's folder
+    finally:
+        del PROTOCOLS._entries["tiny"]
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "attacked = 99 is more than the 80 pictures searched: all of them are."
+    assert "scale.attacked is 6 there and 80 here" in lines[1]
 
 
 def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:

@@ -151,20 +151,20 @@ def run_audit(
         ConfigError: a gate on a figure that the run does not have.
     """
     if config.attacked > len(gallery):
-        _tell(all_attacked(config, gallery))
+        tell(all_attacked(config, gallery))
     with follow() as progress:
-        run, summary = audit(
-            config, gallery, model, command=command, out=out, progress=progress, begun=_tell_what_was_there
-        )
+        run, summary = audit(config, gallery, model, command=command, out=out, progress=progress, begun=tell_what_was_there)
     conclude(run.path, summary, gates)
 
 
-def _tell_what_was_there(run: RunFolder) -> None:
+def tell_what_was_there(run: RunFolder) -> None:
+    """Says on stderr how much of a run an earlier start has finished, and where it lies."""
     if run.found == run.planned:
-        _tell(f"finished before: all {run.planned} units were there, in {run.path}")
+        tell(f"finished before: all {run.planned} units were there, in {run.path}")
     elif run.found:
-        _tell(f"resumed: {run.found} of {run.planned} units were there, in {run.path}")
+        tell(f"resumed: {run.found} of {run.planned} units were there, in {run.path}")
 
 
-def _tell(sentence: str) -> None:
+def tell(sentence: str) -> None:
+    """Says a sentence on stderr."""
     print(sentence, file=sys.stderr, flush=True)

@@ -48,7 +48,7 @@ def reproduce(
     1: a figure is weaker than the paper's by more than its tolerance.
     """
     wanted = None if seeds is None else _seeds(seeds)
-    from embattle.cli.auditing import usable_device, use_threads
+    from embattle.cli.auditing import tell, tell_what_was_there, usable_device, use_threads
     from embattle.cli.progress import follow
     from embattle.cli.verdict import conclude_reproduction
     from embattle.protocols import protocol
@@ -59,7 +59,7 @@ def reproduce(
     with follow() as progress:
         run, result = run_protocol(
             protocol(name), scale, attacked=attacked, seeds=wanted, data_root=data_root, models=models, out=out,
-            device=place, command=context.obj, progress=progress,
+            device=place, command=context.obj, progress=progress, begun=tell_what_was_there, tell=tell,
         )  # fmt: skip
     conclude_reproduction(run.path, result, markdown=markdown)
 

@@ -110,6 +110,7 @@ def reproduce(
     protocol: Protocol, scale: str = "cpu", *, attacked: int | None = None, seeds: tuple[int, ...] | None = None,
     data_root: Path | None = None, models: Path = Path("checkpoints"), out: Path | None = None,
     device: torch.device | str = "cpu", command: str = "embattle reproduce", progress: Progress | None = None,
+    begun: Callable[[RunFolder], None] | None = None, tell: Callable[[str], None] | None = None,
 ) -> tuple[RunFolder, dict[str, Any]]:  # fmt: skip
     """Runs a protocol, or goes on with one, and writes result.json, result.md and result.csv.
 
@@ -124,6 +125,8 @@ def reproduce(
         device: where models are trained and attacked.
         command: the command line, for the result.
         progress: told before every unit.
+        begun: told the run folder before the first unit, with how many units an earlier start has finished.
+        tell: told in a sentence, before anything runs, what is done otherwise than asked; the result holds it as well.
 
     Returns:
         The run folder and the result.
@@ -137,7 +140,15 @@ def reproduce(
     wanted = protocol.at(scale, attacked=attacked, seeds=seeds)
     pictures, gallery = (data.load(protocol.data, split=split, root=data_root) for split in ("train", "test"))
     pictures, gallery = _some(pictures, wanted.training_pictures), _some(gallery, wanted.gallery)
-    wanted = replace(wanted, attacked=min(wanted.attacked, len(gallery)))
+    notes = []
+    if wanted.attacked > len(gallery):
+        notes.append(
+            f"attacked = {wanted.attacked:,} is more than the {len(gallery):,} pictures searched: all of them are."
+        )
+        wanted = replace(wanted, attacked=len(gallery))
+    if tell is not None:
+        for note in notes:
+            tell(note)
     place: dict[str, LocalStore] = {}
     study = _Study(
         protocol=protocol, scale=wanted, pictures=pictures, gallery=gallery, models=models, device=torch.device(device),
@@ -148,7 +159,9 @@ def reproduce(
     run = open_run(protocol.name, study.hashed, [task.unit for task in tasks], command=command, out=out, device=kind)
     place["run"] = run.store
     # Outside the hash: a corrected misprint of the paper's figures costs no attack.
-    write_json_atomic(run.path / PAPER_FILE, _paper(protocol, scale, wanted))
+    write_json_atomic(run.path / PAPER_FILE, _paper(protocol, scale, wanted, notes))
+    if begun is not None:
+        begun(run)
     execute(tasks, run.store, progress)
     result = build_reproduction(run.path)
     write_reproduction(run.path, result)
@@ -162,7 +175,7 @@ def _some(images: ImageSet, count: int | None) -> ImageSet:
     return images.take(sorted(order[:count].tolist()))
 
 
-def _paper(protocol: Protocol, name: str, scale: Scale) -> dict[str, Any]:
+def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dict[str, Any]:
     """What a result says of itself before the figures, and the paper's figures."""
     published = [
         Published(
@@ -176,7 +189,7 @@ def _paper(protocol: Protocol, name: str, scale: Scale) -> dict[str, Any]:
         "protocol": protocol.name, "title": protocol.title, "paper": protocol.paper, "recall": protocol.recall,
         "data": protocol.data, "network": protocol.network, "differs": list(protocol.differs), "scale": name,
         "judged": scale.judged, "attacked": scale.attacked, "epochs": scale.epochs, "seeds": list(scale.seeds),
-        "training_pictures": scale.training_pictures, "gallery": scale.gallery,
+        "training_pictures": scale.training_pictures, "gallery": scale.gallery, "notes": notes,
     }  # fmt: skip
     return {"described": described, "published": [asdict(each) for each in published]}
 

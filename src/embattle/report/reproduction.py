@@ -45,7 +45,8 @@ def write_reproduction(folder: Path, result: Record) -> None:
 def render_reproduction(result: Record) -> str:
     """Markdown: what was run, each cell beside the paper's, where it came from."""
     blocks = [
-        f"# {result['title']}", f"{result['paper']}. {_scale(result)}", _state(result), _quality(result),
+        f"# {result['title']}", f"{result['paper']}. {_scale(result)}", _notes(result),
+        _state(result), _quality(result),
         _markdown_table(result["cells"]), _LEGEND, "Differs from the paper:",
         "\n".join(f"- {sentence}" for sentence in result["differs"]), _provenance(result),
     ]  # fmt: skip
@@ -81,6 +82,11 @@ def _scale(result: Record) -> str:
         f"Scale {result['scale']}: a model for each seed ({', '.join(map(str, result['seeds']))}), trained for "
         f"{result['epochs']} epoch(s){trained}; {result['attacked']:,} attacked pictures for each{searched}."
     )
+
+
+def _notes(result: Record) -> str:
+    """What was done otherwise than asked; results of earlier versions say nothing of it."""
+    return "\n".join(f"- {note}" for note in result.get("notes") or ())
 
 
 def _state(result: Record) -> str:
