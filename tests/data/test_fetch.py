@@ -110,6 +110,13 @@ def test_what_goes_wrong_leaves_nothing_that_looks_finished(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["missing", "slow"])
+def test_without_a_first_byte_no_folder_is_made(server: tuple[str, list[str]], tmp_path: Path, kind: str) -> None:
+    with pytest.raises(DataError, match="does not exist; it must hold"):
+        fetch([remote(server[0], kind)], tmp_path / "mistyped" / "set", silence=0.5, whole=1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupt_leaves_nothing(server: tuple[str, list[str]], tmp_path: Path) -> None:
     def interrupt(name: str, received: int, size: int) -> None:
         raise KeyboardInterrupt
@@ -151,7 +158,9 @@ def test_without_a_network_folder_and_files_are_named(tmp_path: Path, monkeypatc
     with pytest.raises(DataError) as caught:
         load("mnist", root=tmp_path / "none")
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'none' / 'mnist'} does not hold t10k-images-idx3-ubyte.gz, t10k-labels-idx1")
+    folder = tmp_path / "none" / "mnist"
+    assert message.startswith(f"the folder {folder} does not exist; it must hold t10k-images-idx3-ubyte.gz, t10k-labels-")
+    assert list(tmp_path.iterdir()) == []
     assert "https://ossci-datasets.s3.amazonaws.com/mnist/t10k-images-idx3-ubyte.gz" in message
     assert "Temporary failure in name resolution" in message
     assert "--data-root or EMBATTLE_DATA" in message

@@ -9,10 +9,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from embattle.errors import DataError
 
@@ -57,7 +57,7 @@ def fetch(
 
     Args:
         remotes: the files needed.
-        folder: where they belong; made when missing.
+        folder: where they belong; made when the first byte of a missing file has come.
         progress: called as progress(file name, bytes so far, bytes in all).
         silence: most seconds the server may send nothing.
         whole: most seconds for one file.
@@ -119,13 +119,17 @@ def _download(
         raise _DownloadError("only http and https addresses are fetched")
     temporary: Path | None = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{remote.name}.", suffix=".part", dir=folder)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as target:
-            _receive(remote, target, progress, silence, time.monotonic() + whole)
-            target.flush()
-            os.fsync(target.fileno())
+        with closing(_received(remote, progress, silence, time.monotonic() + whole)) as chunks:
+            # Nothing is made before the first byte is there to be written: a mistyped data root leaves no empty folder.
+            first = next(chunks, b"")
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{remote.name}.", suffix=".part", dir=folder)
+            temporary = Path(name)
+            with os.fdopen(handle, "wb") as target:
+                target.write(first)
+                target.writelines(chunks)
+                target.flush()
+                os.fsync(target.fileno())
         # mkstemp makes files that only their owner reads; a data root is often shared.
         temporary.chmod(0o644)
         os.replace(temporary, folder / remote.name)
@@ -138,9 +142,10 @@ def _download(
             temporary.unlink(missing_ok=True)
 
 
-def _receive(
-    remote: Remote, target: IO[bytes], progress: Callable[[str, int, int], None] | None, silence: float, end: float
-) -> None:
+def _received(
+    remote: Remote, progress: Callable[[str, int, int], None] | None, silence: float, end: float
+) -> Generator[bytes, None, None]:
+    """The file's content, chunk by chunk; that it was the original is known when the last chunk has been asked for."""
     digest, received = hashlib.sha256(), 0
     request = urllib.request.Request(remote.address, headers={"User-Agent": "embattle"})
     with urllib.request.urlopen(request, timeout=silence) as response:
@@ -152,7 +157,7 @@ def _receive(
             if time.monotonic() > end:
                 raise _DownloadError(f"it took too long, {received:,} of {remote.size:,} bytes had come")
             digest.update(chunk)
-            target.write(chunk)
+            yield chunk
             if progress is not None:
                 progress(remote.name, received, remote.size)
     if received < remote.size:
