@@ -83,6 +83,26 @@ def test_a_scenario_is_shown_under_its_width(call) -> None:
     assert call("show", "sp-qa+.w10").code == 2
 
 
+@pytest.mark.parametrize("entry", KINDS["protocols"].entries(), ids=lambda entry: entry.name)
+def test_a_protocol_says_what_it_runs_and_what_it_takes(call, entry) -> None:
+    said, protocol = call("show", entry.name), entry.build()
+    words = said.words
+    for told in (protocol.title, protocol.paper, protocol.data, protocol.network, f"{protocol.recall:g} %"):
+        assert told in words
+    for sentence in protocol.differs:
+        assert f"- {sentence}" in words
+    for column in protocol.columns:
+        assert column.scenario in words
+    assert ", ".join(f"{eps:g}" for eps in protocol.eps) in words
+    assert ("Auto-PGD" in words) == protocol.adaptive
+    for name, scale in protocol.scales.items():
+        assert len(scale.takes) > 5
+        line = words.partition(f" {name} {scale.epochs} epoch")[2].partition(scale.takes)[0]
+        assert f"{scale.attacked:,} pictures a seed" in line
+        assert ", ".join(map(str, scale.seeds)) in line
+    assert max(map(len, said.out.partition(protocol.title)[2].splitlines())) <= 80
+
+
 def test_names_of_two_parts_show_both() -> None:
     assert {label for label, _ in find("shift")} == {"objectives", "scenarios"}
 

@@ -14,11 +14,15 @@ from embattle.registry import Entry, Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of parts: where its registry is, and how a part is used, under the name that was asked for."""
+    """A kind of parts: where its registry is, and how a part is used, under the name that was asked for.
+
+    `details` describes a part whose call and docstring say too little.
+    """
 
     home: str
     registry: str
     example: Callable[[Entry, str], str]
+    details: Callable[[Entry], str] | None = None
 
     def entries(self) -> Registry:
         """Its parts."""
@@ -58,6 +62,12 @@ def _protocol(entry: Entry, asked: str) -> str:
     return f"embattle reproduce {entry.name} --scale smoke"
 
 
+def _experiment(entry: Entry) -> str:
+    from embattle.cli.experiment import experiment  # not for the help of `list`
+
+    return experiment(entry)
+
+
 def _model(entry: Entry, asked: str) -> str:
     rest = {"checkpoint": "model.safetensors", "module": "package.module:factory"}.get(entry.name, "PATH")
     return f"embattle audit --data FOLDER --model {entry.name}:{rest}"
@@ -71,7 +81,7 @@ KINDS: Mapping[str, Kind] = {
     "networks": Kind(home="embattle.networks", registry="NETWORKS", example=_network),
     "losses": Kind(home="embattle.training.losses", registry="LOSSES", example=_loss),
     "datasets": Kind(home="embattle.data", registry="DATASETS", example=_data),
-    "protocols": Kind(home="embattle.protocols", registry="PROTOCOLS", example=_protocol),
+    "protocols": Kind(home="embattle.protocols", registry="PROTOCOLS", example=_protocol, details=_experiment),
     "models": Kind(home="embattle.embedders", registry="ADAPTERS", example=_model),
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from embattle.cli.catalogue import Kind
     from embattle.registry import Entry
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a part, as in: embattle list.")]
@@ -18,14 +19,15 @@ def show(name: Name) -> None:
     """Show what a part does, its settings, its paper and an example."""
     from embattle.cli.catalogue import KINDS, find
 
-    blocks = [_description(entry, KINDS[label].example(entry, name)) for label, entry in find(name)]
+    blocks = [_description(KINDS[label], entry, name) for label, entry in find(name)]
     typer.echo("\n\n".join(blocks))
 
 
-def _description(entry: Entry, example: str) -> str:
+def _description(kind: Kind, entry: Entry, asked: str) -> str:
     facts = {"kind": entry.kind, "paper": entry.paper, "access": entry.access, "differs": entry.differs}
     lines = [entry.name, "=" * len(entry.name), *(f"{key:<8} {value}" for key, value in facts.items() if value), ""]
-    lines += [_signature(entry), "", _explanation(entry), "", "Example", f"    {example}"]
+    details = f"{_signature(entry)}\n\n{_explanation(entry)}" if kind.details is None else kind.details(entry)
+    lines += [details, "", "Example", f"    {kind.example(entry, asked)}"]
     return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ class Scale:
         training_pictures: how many of the training pictures are used; None: all.
         gallery: how many of the test pictures are searched, >= 4; None: all.
         judged: whether figures at this scale can be compared with the paper's. A smoke test's cannot.
+        takes: how long it takes, and on what, for people.
 
     Raises:
         ConfigError: nothing to attack, to train or to repeat.
@@ -33,6 +34,7 @@ class Scale:
     training_pictures: int | None = None
     gallery: int | None = None
     judged: bool = True
+    takes: str = ""
 
     def __post_init__(self) -> None:
         for name in ("attacked", "epochs", "training_pictures", "gallery"):

@@ -1,0 +1,70 @@
+"""What `embattle show` says of a published experiment: what is trained, attacked and measured, and how long it takes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from embattle.report.figures import eps_decimal
+
+if TYPE_CHECKING:
+    from embattle.protocols import Protocol, Scale
+    from embattle.registry import Entry
+
+_WIDEST, _INDENT = 80, 10
+
+
+def experiment(entry: Entry) -> str:
+    """The description of the protocol behind a registry entry, in 80 columns."""
+    protocol: Protocol = entry.build()
+    lines = [
+        protocol.title, entry.summary, "",
+        *_fact("trained", f"{protocol.network} on the training pictures of {protocol.data}, a model for each seed; the "
+               f"paper's Recall@1 is {protocol.recall:g} %"),
+        *_fact("attacked", f"test pictures of {protocol.data}, which are also the gallery, drawn for each seed"),
+        *_fact("attack", _attacks(protocol)),
+        *_fact("columns", _columns(protocol)),
+        *_fact("ε", ", ".join(map(eps_decimal, protocol.eps)) + " in pixel units of [0, 1], and the clean system"),
+        *_fact("figures", f"{len(protocol.published)} of the paper to compare with"),
+        "", "Scales", *_scales(protocol),
+        "", "Otherwise than in the paper",
+        *(line for sentence in protocol.differs for line in _wrapped(f"  - {sentence}", "    ")),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _attacks(protocol: Protocol) -> str:
+    adaptive = ", and beside it Auto-PGD with equally many forwards" if protocol.adaptive else ""
+    return f"the paper's step rule{adaptive}"
+
+
+def _columns(protocol: Protocol) -> str:
+    measured: dict[str, list[str]] = {}
+    for column in protocol.columns:
+        what = "mean rank in %" if column.unit == "%" else f"mean {column.metric}"
+        measured.setdefault(what, []).append(column.scenario)
+    return "; ".join(f"{what} of {', '.join(names)}" for what, names in measured.items())
+
+
+def _scales(protocol: Protocol) -> Iterator[str]:
+    for name, scale in protocol.scales.items():
+        yield from _fact(f"  {name}", _scale(scale))
+
+
+def _scale(scale: Scale) -> str:
+    epochs = "1 epoch" if scale.epochs == 1 else f"{scale.epochs} epochs"
+    trained = "" if scale.training_pictures is None else f" on {scale.training_pictures:,} pictures"
+    gallery = "" if scale.gallery is None else f" in a gallery of {scale.gallery:,}"
+    seeds = f"{'seed' if len(scale.seeds) == 1 else 'seeds'} {', '.join(map(str, scale.seeds))}"
+    judged = "" if scale.judged else "not judged"
+    told = (f"{epochs}{trained}", f"{scale.attacked:,} pictures a seed{gallery}", seeds, scale.takes, judged)
+    return "; ".join(part for part in told if part)
+
+
+def _fact(name: str, text: str) -> Sequence[str]:
+    return _wrapped(f"{name:<{_INDENT}}{text}", " " * _INDENT)
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, _WIDEST, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
