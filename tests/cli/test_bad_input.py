@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -116,6 +117,30 @@ def test_configuration_files(call, labelled: Path, refused, text: str, words: li
 
 def test_configuration_that_is_not_there(audit, refused) -> None:
     refused(audit("--config", "nothing.toml"), "nothing.toml", "cannot be read")
+
+
+@pytest.mark.parametrize("written", ['["8/255", 0.1]', '"8/255, 0.1"', '["0.1", "8/255"]'])
+def test_a_configuration_file_takes_eps_as_the_flag_does(written: str, tmp_path: Path) -> None:
+    from embattle.cli.audit import _settings
+
+    (tmp_path / "audit.toml").write_text(f"eps = {written}\n")
+    assert _settings(tmp_path / "audit.toml", {}).eps == (8 / 255, 0.1)
+    assert _settings(tmp_path / "audit.toml", {"eps": ["16/255"]}).eps == (16 / 255,)
+    assert _settings(None, {"eps": ["8/255,0.1"]}).eps == (8 / 255, 0.1)
+    (tmp_path / "audit.toml").write_text("eps = 0.1\n")
+    assert _settings(tmp_path / "audit.toml", {}).eps == (0.1,)
+
+
+def test_the_help_and_the_page_name_every_key_of_a_configuration_file(call) -> None:
+    from embattle.audit import AuditConfig
+
+    help_text = call("audit", "--help").words.partition("Keys of a --config FILE")[2]
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    table = page.partition("## Settings in a file")[2].partition("\n## ")[0]
+    for key in AuditConfig.model_fields:
+        assert re.search(rf"\b{key}\b", help_text), key
+        assert f"\n| `{key}` |" in table
+    assert table.count("\n| `") == len(AuditConfig.model_fields)
 
 
 def test_flags_win_over_the_configuration_file(audit) -> None:

@@ -1,8 +1,8 @@
 """The code blocks of a page, and what runs them: one process per page, so that blocks may continue one another.
 
-A python block runs in the page's namespace; one with a title is written to the file of that name instead, for later blocks
-to import or run. `embattle ...` and `python ...` lines of a bash block run as they stand and must exit with 0, or with what
-a comment "# exit code N" says. What cannot run here is marked `<!-- not executed: reason -->`: then its flags must exist.
+A python block runs in the page's namespace; a block of any kind with a title is written to the file of that name instead,
+for later blocks to use. `embattle ...` and `python ...` lines of a bash block run as they stand and must exit with 0, or with
+what a comment "# exit code N" says. What cannot run is marked `<!-- not executed: reason -->`: then its flags must exist.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def lines(block: Block) -> Iterator[tuple[list[str], int]]:
 
 def run_page(found: list[Block], folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs what can run, in a fresh process in `folder`."""
-    runnable = [asdict(block) for block in found if not block.skipped and block.kind in ("python", "bash")]
+    runnable = [asdict(block) for block in found if not block.skipped and (block.title or block.kind in ("python", "bash"))]
     return subprocess.run(
         [sys.executable, __file__], input=json.dumps(runnable), cwd=folder, capture_output=True, text=True, timeout=500,
         env={**os.environ, "EMBATTLE_COLOUR": "never", "PYTHONPATH": str(folder)},

@@ -22,7 +22,8 @@ class AuditConfig(BaseModel):
 
     Args:
         scenarios: what the attacker tries: names of `SCENARIOS` with their width, such as "ca+.w1" or "sp-qa-.m10".
-        eps: Linf budgets in pixel units of [0, 1], without 0, which is always measured.
+        eps: Linf budgets in pixel units of [0, 1], without 0, which is always measured; numbers, or texts with a decimal or
+            a fraction such as "8/255", one of them or several.
         attack: a name of `ATTACKS`.
         steps: gradient steps of the attack; None: its own default.
         rule: step rule of pgd; "ranking" is the ranking paper's.
@@ -59,6 +60,16 @@ class AuditConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     tile: int = Field(default=32, ge=1)
     shard: int = Field(default=96, ge=1)
+
+    @field_validator("eps", mode="before")
+    @classmethod
+    def _read(cls, eps: Any) -> Any:
+        """A configuration file and a flag say the same in the same words."""
+        given = [eps] if isinstance(eps, str | int | float) else eps
+        if not isinstance(given, list | tuple):
+            return given
+        words = [word for each in given for word in (each.split(",") if isinstance(each, str) else [each])]
+        return tuple(_number(word) for word in words)
 
     @field_validator("eps")
     @classmethod
@@ -101,3 +112,15 @@ class AuditConfig(BaseModel):
             given = first.get("input")
             cause = first.get("ctx", {}).get("error")
             raise ConfigError(str(cause) if cause else f"{key}: {first['msg'].lower()}, not {given!r}") from None
+
+
+def _number(word: Any) -> Any:
+    if not isinstance(word, str | bool):
+        return word
+    numerator, slash, denominator = str(word).partition("/")
+    try:
+        return float(numerator) / float(denominator) if slash else float(numerator)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(
+            f"eps {str(word).strip()!r} is not a number; write a decimal such as 0.03 or a fraction such as 8/255"
+        ) from None

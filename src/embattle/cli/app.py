@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from embattle import __version__
-from embattle.cli.audit import audit
+from embattle.cli.audit import EPILOG, audit
 from embattle.cli.doctor import doctor
 from embattle.cli.list import list_parts
 from embattle.cli.report import report
@@ -31,7 +31,7 @@ app = typer.Typer(
     name="embattle", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )  # fmt: skip
-app.command()(audit)
+app.command(epilog=EPILOG)(audit)
 app.command()(report)
 app.command()(train)
 app.command()(reproduce)

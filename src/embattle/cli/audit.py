@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch is imported when the command runs, not for its help
     from embattle.audit import AuditConfig
 
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; runs/<date>-audit-<hash> if not given.")]
-Config = Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with settings; flags win over it.")]
+Config = Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with settings, see below; flags win over it.")]
 Only = Annotated[
     list[str] | None,
     typer.Option(metavar="SCENARIO", help="What to try, such as ca+.w1; repeat it or separate by commas."),
@@ -49,6 +49,10 @@ Findings = Annotated[int | None, typer.Option(metavar="N", help="Examples with p
 Seed = Annotated[
     int | None, typer.Option(metavar="N", help="Seed of the choice of pictures and targets, and of the attacks.")
 ]
+
+
+EPILOG = """Keys of a --config FILE: scenarios (the flag --only), eps, attack, steps, rule, precision, attacked, k, own,
+preserve, xi, findings, seed, and without a flag tile and shard. For example: eps = ["8/255", 0.1]"""
 
 
 def audit(
@@ -86,7 +90,7 @@ def audit(
     A killed run goes on with the same command. Without --model a small network is trained to stand in for yours.
     """
     given = {
-        "scenarios": _split(only), "eps": _budgets(eps), "attack": attack, "steps": steps, "rule": rule,
+        "scenarios": _split(only), "eps": eps or None, "attack": attack, "steps": steps, "rule": rule,
         "precision": precision, "attacked": attacked, "k": k, "own": own, "preserve": preserve, "xi": xi,
         "findings": findings, "seed": seed,
     }  # fmt: skip
@@ -121,18 +125,3 @@ def _settings(file: Path | None, given: Mapping[str, Any]) -> AuditConfig:
 
 def _split(values: list[str] | None) -> tuple[str, ...] | None:
     return tuple(part.strip() for value in values for part in value.split(",")) if values else None
-
-
-def _budgets(values: list[str] | None) -> tuple[float, ...] | None:
-    parts = _split(values)
-    return tuple(_fraction(part) for part in parts) if parts else None
-
-
-def _fraction(text: str) -> float:
-    numerator, slash, denominator = text.partition("/")
-    try:
-        return float(numerator) / float(denominator) if slash else float(text)
-    except (ValueError, ZeroDivisionError):
-        raise ConfigError(
-            f"--eps {text!r} is not a number; write a decimal such as 0.03 or a fraction such as 8/255"
-        ) from None
