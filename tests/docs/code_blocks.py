@@ -1,8 +1,9 @@
 """The code blocks of a page, and what runs them: one process per page, so that blocks may continue one another.
 
 A python block runs in the page's namespace; a block of any kind with a title is written to the file of that name instead,
-for later blocks to use. `embattle ...` and `python ...` lines of a bash block run as they stand and must exit with 0, or with
-what a comment "# exit code N" says. What cannot run is marked `<!-- not executed: reason -->`: then its flags must exist.
+for later blocks to use. `embattle ...` and `python ...` lines of a bash block run as they stand and must exit with 0, or
+with what a comment "# exit code N" says. What cannot run is marked `<!-- not executed: reason -->`: then its flags must
+exist.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from embattle.errors import InputError
-from embattle.records import grade, half_eps, withstood
+from embattle.records import grade, grade_range, half_eps, withstood
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,29 @@ def test_a_model_that_breaks_is_not_graded_better_for_it() -> None:
     broken = {"eps": 0.1, "figures": {"success": {"value": 0.0, "n": 3, "failed": 97}}}
     assert half_eps([broken]) == 0.1
     assert half_eps([{"eps": 0.1, "figures": {"success": {"value": 0.0, "n": 97, "failed": 3}}}]) is None
+
+
+def within(eps: float, low: float, high: float, **counts: int) -> dict[str, Any]:
+    return {"eps": eps, "figures": {"success": {"value": (low + high) / 2, "ci": [low, high], **counts}}}
+
+
+def test_the_range_of_grades_is_that_of_the_ends_of_the_intervals() -> None:
+    curve = [within(0.01, 0.0, 0.4), within(0.03, 0.2, 0.55), within(0.1, 0.4, 0.7), within(0.3, 0.6, 0.9)]
+    assert grade_range(curve) == grade_range(curve[::-1]) == ("B", "D")
+    assert grade_range([within(0.3, 0.0, 0.04)]) == ("A", "A")
+    assert grade_range([within(0.01, 0.0, 0.6)]) == ("D", "F")
+    assert grade_range([point(0.3, 0.1), point(0.1, 0.1)]) == ("A", "A")  # no interval: the value counts
+    assert grade_range([point(0.1, None), point(0.0, 1.0)]) is None
+
+
+def test_broken_outputs_count_as_successes_at_both_ends() -> None:
+    assert grade_range([within(0.3, 0.0, 0.1, n=3, failed=97)]) == ("F", "F")
+
+
+def test_few_attempts_leave_a_range_and_many_do_not() -> None:
+    """Wilson's interval of 1 in 4 holds a half, that of 20 in 100 does not."""
+    from embattle.records import rate_figure
+
+    for successes, n, expected in ((1, 4, ("A", "F")), (20, 100, ("A", "A"))):
+        figure = rate_figure([i < successes for i in range(n)], higher_is_better=False).to_json()
+        assert grade_range([{"eps": 0.3, "figures": {"success": figure}}]) == expected

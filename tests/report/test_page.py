@@ -190,9 +190,15 @@ def test_threat_without_a_defined_success_is_not_given_a_good_grade(summary, blo
 
 
 def test_unfinished_run_says_so(summary, blob):
-    assert "not finished" not in render_html(summary, blob)
-    page = render_html({**summary, "complete": False, "units": {"done": 3, "quarantined": 2}}, blob)
-    assert "This run is not finished (3 units done)" in page
+    assert "nfinished" not in render_html(summary, blob)
+    page = render_html({**summary, "complete": False, "units": {"done": 3, "planned": 12, "quarantined": 2}}, blob)
+    assert "This run is unfinished: 3 of 12 units are done" in page
+    assert "digits/test: Unfinished: 3 of 12 units, no overall grade yet</title>" in page
+    verdict = page[page.index('<div class="verdict">') : page.index('<dl class="facts">')]
+    assert 'aria-label="Not graded"' in verdict
+    assert "Grade D" not in verdict
+    assert '<p class="sentence">Unfinished: 3 of 12 units, no overall grade yet.</p>' in verdict
+    assert '<p class="sentence">So far, a perturbation of 7/255 is enough' in verdict
     assert "2 units stopped with an error" in page
 
 
@@ -228,6 +234,18 @@ def test_thousand_findings_render_in_five_seconds_and_stay_small(summary, blob):
     assert f"{1000 - FINDINGS_SHOWN} more findings" in page
     thumbnails = page.count("<image ")
     assert thumbnails == render_html(one, blob).count("<image ") == 8  # six results, the item clean and attacked
+
+
+def test_a_grade_that_the_interval_does_not_settle_has_its_range_beside_it(summary, blob):
+    assert "more than one grade" not in render_html(summary, blob)
+    summary["threats"][0]["grade_range"] = ["B", "F"]
+    page = render_html(summary, blob)
+    verdict, rest = page[page.index('<div class="verdict">') :].split('<dl class="facts">', 1)
+    assert "<small>B–F</small>" in verdict
+    assert "With 66 attacked items the 95 % intervals allow more than one grade of ca+.w1" in verdict
+    assert "overall grade" in verdict
+    assert rest.count("B–F") == 2  # in the overview, and where the threat is described
+    assert "A–A" not in page
 
 
 def test_findings_at_the_grade_deciding_eps_come_first(summary, blob):

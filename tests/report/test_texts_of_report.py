@@ -108,6 +108,43 @@ def test_overall_grade_is_the_worst_and_skips_what_nobody_could_grade(summary):
     assert "No threat could be graded" in phrases.verdict({**summary, "threats": summary["threats"][:1]})
 
 
+def test_an_unfinished_run_has_no_overall_grade(summary):
+    summary |= {"complete": False, "units": {"done": 3, "planned": 12}}
+    assert phrases.overall_grade(summary) == phrases.UNGRADED
+    told = "Unfinished: 3 of 12 units, no overall grade yet"
+    assert f"**{told}.** So far, a perturbation of 7/255" in render_markdown(summary)
+    text = " ".join(_printed(terminal_table(summary)).split())
+    assert f"{told}. So far, a perturbation of 7/255" in text
+    for everything in (render_markdown(summary), text):
+        assert "Overall grade" not in everything
+
+
+def test_the_range_of_grades_stands_beside_the_letter(summary):
+    for text in (render_markdown(summary), _printed(terminal_table(summary))):
+        assert "more than one grade" not in text
+    summary["threats"][0]["grade_range"] = ["B", "F"]
+    text = render_markdown(summary)
+    assert "**Overall grade D (B–F).** A perturbation" in text
+    assert "| D (B–F) | Push an item up |" in text
+    assert "(`ca+.w1`), grade D (B–F)" in text
+    table = terminal_table(summary)
+    printed = _printed(table, width=80)
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "Overall grade D (B–F)." in printed
+    row = next(number for number, line in enumerate(printed.splitlines()) if "Push an item up" in line)
+    assert "B–F" in printed.splitlines()[row + 1]
+    for everything in (text, " ".join(printed.split())):
+        assert "With 66 attacked items the 95 % intervals allow more than one grade of ca+.w1" in everything
+
+
+def test_the_overall_range_is_of_the_weakest_side_at_either_end(summary):
+    first, *others = summary["threats"]
+    assert {phrases.grade(threat) for threat in others} <= {"A", phrases.UNGRADED}
+    first["grade_range"] = ["A", "D"]
+    others[0]["grade_range"] = ["A", "F"] if phrases.grade(others[0]) == "A" else None
+    assert phrases.overall_span(summary) == "A–F"
+
+
 @pytest.mark.parametrize("level", range(1, 256))
 def test_whole_levels_are_written_as_such(level):
     assert eps_text(level / 255) == f"{level}/255"
@@ -132,7 +169,7 @@ def test_ticks_of_dense_curves_do_not_touch():
 def test_markdown_has_the_content_in_short(summary):
     text = render_markdown(summary)
     assert text.startswith("# Embattle audit: SmallNet on digits/test\n")
-    assert "**Grade D.** A perturbation of 7/255" in text
+    assert "**Overall grade D.** A perturbation of 7/255" in text
     assert (
         "| D | Push an item up | 7/255 (ε = 0.03) | 53 % [43, 63] (2 undefined) at 7/255 | 31 forwards, 0.042 s |" in text
     )

@@ -3,7 +3,7 @@
 from embattle.records.atomic import write_atomic
 from embattle.records.figure import Figure
 from embattle.records.gates import Gate, GateResult, parse_gate
-from embattle.records.grades import grade, half_eps, withstood
+from embattle.records.grades import grade, grade_range, half_eps, withstood
 from embattle.records.intervals import bootstrap_mean, mean_figure, mean_figures, rate_figure, wilson
 from embattle.records.reproduction import Published, build_reproduction
 from embattle.records.store import LocalStore
@@ -22,6 +22,7 @@ __all__ = [
     "build_summary",
     "canonical_json",
     "grade",
+    "grade_range",
     "half_eps",
     "load_summary",
     "mean_figure",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from embattle.errors import InputError
@@ -43,8 +43,30 @@ def withstood(curve: Iterable[Mapping[str, Any]]) -> float:
     >>> withstood([point(0.01, 0.2), point(0.03, 0.5), point(0.1, 0.4)])
     0.01
     """
+    return _withstood(tested(curve), _share)
+
+
+def grade_range(curve: Iterable[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """The best and the worst grade that the intervals of the shares of successes allow; None without anything to grade.
+
+    Few attacked pictures leave wide intervals, and a letter alone would hide that.
+
+    Args:
+        curve: points of a summary, in any order; a figure without an interval counts with its value.
+
+    >>> point = lambda eps, *ci: {"eps": eps, "figures": {"success": {"value": 0.5, "n": 4, "failed": 0, "ci": ci}}}
+    >>> grade_range([point(0.01, 0.1, 0.4), point(0.03, 0.2, 0.8), point(0.1, 0.6, 1.0)])
+    ('C', 'D')
+    """
     points = tested(curve)
-    limit = half_eps(points)
+    if not points:
+        return None
+    best, worst = (grade(_withstood(points, _end(place))) for place in (0, 1))
+    return best, worst
+
+
+def _withstood(points: list[Mapping[str, Any]], share: Callable[[Mapping[str, Any]], float]) -> float:
+    limit = _half(points, share)
     return max((point["eps"] for point in points if limit is None or point["eps"] < limit), default=0.0)
 
 
@@ -64,15 +86,27 @@ def half_eps(curve: Iterable[Mapping[str, Any]]) -> float | None:
     >>> half_eps([point(0.0, 1.0), point(0.01, 0.2), point(0.03, 0.5), point(0.1, 1.0)])
     0.03
     """
-    enough = [point["eps"] for point in tested(curve) if _worst(point["figures"]["success"]) >= 0.5]
+    return _half(tested(curve), _share)
+
+
+def _half(points: list[Mapping[str, Any]], share: Callable[[Mapping[str, Any]], float]) -> float | None:
+    enough = [point["eps"] for point in points if _worst(point["figures"]["success"], share) >= 0.5]
     return min(enough, default=None)
 
 
-def _worst(success: Mapping[str, Any]) -> float:
+def _share(success: Mapping[str, Any]) -> float:
+    return float(success["value"])
+
+
+def _end(place: int) -> Callable[[Mapping[str, Any]], float]:
+    """The lower (0) or upper (1) end of the interval."""
+    return lambda success: float(success["ci"][place] if success.get("ci") else success["value"])
+
+
+def _worst(success: Mapping[str, Any], share: Callable[[Mapping[str, Any]], float]) -> float:
     """The share of successes if every failed attempt had been one."""
     n, failed = int(success.get("n") or 0), int(success.get("failed") or 0)
-    value = float(success["value"])
-    return (value * n + failed) / (n + failed) if n + failed else value
+    return (share(success) * n + failed) / (n + failed) if n + failed else share(success)
 
 
 def tested(curve: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

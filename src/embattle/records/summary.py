@@ -11,7 +11,7 @@ from typing import Any
 
 from embattle.errors import InputError
 from embattle.records.atomic import write_atomic
-from embattle.records.grades import GRADES, grade, half_eps, tested, withstood
+from embattle.records.grades import GRADES, grade, grade_range, half_eps, tested, withstood
 from embattle.records.intervals import mean_figures, rate_figure
 from embattle.records.store import LocalStore
 
@@ -53,7 +53,8 @@ def build_summary(run: Path) -> dict[str, Any]:
 
     Returns:
         JSON values in the schema "embattle.summary/1"; threats with the weakest first. A threat's grade is None when it
-        was tested at no ε above 0, or no attack on it has a defined outcome.
+        was tested at no ε above 0, or no attack on it has a defined outcome; its "grade_range" is the best and the worst
+        that the intervals allow.
 
     Raises:
         InputError: no run folder, or a damaged file in it.
@@ -148,7 +149,8 @@ def _threat(rows: _Rows, name: str, command: str) -> dict[str, Any]:
     # Rows hold only what narrows the command down: paths in it may differ between two starts of the same run.
     if "reproduce" in described:
         described = {**described, "reproduce": f"{without_flags(command, _CHOICES)} {described['reproduce']}"}
-    return {**described, "grade": grade(withstood(curve)) if tested(curve) else None, "half_eps": eps, "curve": curve}
+    letter, ends = grade(withstood(curve)) if tested(curve) else None, grade_range(curve)
+    return {**described, "grade": letter, "grade_range": ends and list(ends), "half_eps": eps, "curve": curve}
 
 
 def without_flags(command: str, flags: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ FINDINGS_SHOWN = 6
 """Findings shown per threat; the rest stay in the run folder."""
 _COLUMNS_SHOWN = 6
 _SUBJECT = ("model", "data", "similarity", "gallery", "parameters", "dimension", "classes")
-_OPTIONAL: Record = {"created": "", "embattle": "", "gates": (), "skipped": (), "notes": ()}
+_OPTIONAL: Record = {"created": "", "embattle": "", "gates": (), "skipped": (), "notes": (), "complete": True}
 _TRIPTYCH, _THUMBNAIL = 128, 64
 
 
@@ -71,6 +71,9 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
         columns=columns,
         columns_left_out=len(_all_eps(summary)) - len(columns),
         overall=phrases.overall_grade(summary),
+        overall_span=phrases.overall_span(summary),
+        headline=phrases.headline(summary),
+        unsettled=phrases.range_text(summary),
         verdict=phrases.verdict(summary),
         criterion=phrases.verdict_criterion(summary),
         weak=sum(threat["raw"].get("half_eps") is not None for threat in threats),
@@ -120,6 +123,7 @@ def _threat_view(summary: Record, threat: Record, number: int, sheet: PictureShe
         "raw": threat,
         "anchor": anchor,
         "grade": phrases.grade(threat),
+        "span": phrases.grade_span(threat),
         "half": phrases.half_parts(threat),
         "cost": phrases.cost_text(threat),
         "access": phrases.ACCESS.get(str(threat.get("access")), str(threat.get("access") or "not recorded")),

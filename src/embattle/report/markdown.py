@@ -22,7 +22,8 @@ def render_markdown(summary: Record) -> str:
     subject = summary.get("subject") or {}
     blocks = [
         f"# Embattle audit: {_plain(subject.get('model', 'model'))} on {_plain(subject.get('data', 'data'))}",
-        f"**Grade {phrases.overall_grade(summary)}.** {_plain(phrases.verdict(summary))}",
+        f"**{phrases.headline(summary)}.** {_plain(phrases.verdict(summary))}",
+        _plain(phrases.range_text(summary)),
         _plain(phrases.state_text(summary)),
         _facts(summary),
         _threat_table(summary),
@@ -79,7 +80,7 @@ def _threat_table(summary: Record) -> str:
         reached = phrases.success(point) if point is not None else None
         at = f" at {figures.eps_text(point['eps'])}" if point is not None else ""
         rows.append([
-            phrases.grade(threat),
+            _grade(threat),
             _plain(threat["title"]),
             phrases.half_text(threat),
             f"{_with_counts(reached, digits=0)}{at}",
@@ -90,10 +91,15 @@ def _threat_table(summary: Record) -> str:
     return _table(["Grade", "Threat", "Succeeds half of the time at", "Success", "Cost per image"], rows)
 
 
+def _grade(threat: Record) -> str:
+    span = phrases.grade_span(threat)
+    return phrases.grade(threat) + (f" ({span})" if span else "")
+
+
 def _threat(threat: Record) -> str:
     criterion = _plain(threat.get("criterion") or "no criterion")
     lines = [
-        f"## {_plain(threat['title'])} ({_code(threat['threat'])}), grade {phrases.grade(threat)}",
+        f"## {_plain(threat['title'])} ({_code(threat['threat'])}), grade {_grade(threat)}",
         f"{_plain(threat.get('question', ''))} Counted as success: {criterion}.",
         "\n".join(f"- {_plain(advice)}" for advice in threat.get("advice") or ()),
         f"Reproduce: {_code(threat['reproduce'])}" if threat.get("reproduce") else "",

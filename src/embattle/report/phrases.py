@@ -49,6 +49,24 @@ def grade(threat: Record) -> str:
     return str(threat.get("grade") or UNGRADED)
 
 
+def grade_span(threat: Record) -> str:
+    """The grades that the intervals allow, best to worst, where they are more than one; else an empty string.
+
+    >>> point = {"eps": 0.1, "figures": {"success": {"value": 0.5}}}
+    >>> grade_span({"grade": "C", "grade_range": ["B", "D"], "curve": [point]})
+    'B–D'
+    """
+    best, worst = _ends(threat)
+    return "" if best == worst else f"{best}–{worst}"
+
+
+def _ends(threat: Record) -> tuple[str, str]:
+    letter = grade(threat)
+    # Summaries of earlier versions do not have the range.
+    best, worst = threat.get("grade_range") or (letter, letter)
+    return (letter, letter) if letter == UNGRADED else (str(best), str(worst))
+
+
 def decisive_point(threat: Record) -> Record | None:
     """The point that half the attempts reach first, else the one with the largest ε; None for an empty curve."""
     attacked = points(threat)
@@ -105,13 +123,62 @@ def _setting(value: Any) -> str:
 
 
 def overall_grade(summary: Record) -> str:
-    """The worst grade of all threats: a system is as strong as its weakest side."""
+    """The worst grade of all threats: a system is as strong as its weakest side. A dash while a run is unfinished."""
+    if unfinished(summary):
+        return UNGRADED
     letters = [letter for threat in summary.get("threats", ()) if (letter := grade(threat)) != UNGRADED]
     return max(letters, default=UNGRADED)
 
 
+def overall_span(summary: Record) -> str:
+    """The overall grades that the intervals allow, best to worst, where they are more than one; else an empty string."""
+    ends = [_ends(threat) for threat in summary.get("threats", ()) if grade(threat) != UNGRADED]
+    if unfinished(summary) or not ends:
+        return ""
+    best, worst = (max(letters) for letters in zip(*ends, strict=True))
+    return "" if best == worst else f"{best}–{worst}"
+
+
+def unfinished(summary: Record) -> str:
+    """How much of an unfinished run is done, or an empty string.
+
+    >>> unfinished({"complete": False, "units": {"done": 3, "planned": 12}})
+    'unfinished: 3 of 12 units'
+    """
+    units = summary.get("units") or {}
+    return (
+        "" if summary.get("complete", True) else f"unfinished: {units.get('done', 0)} of {units.get('planned', '?')} units"
+    )
+
+
+def headline(summary: Record) -> str:
+    """The overall grade in two or three words, with the range that the intervals allow; of an unfinished run none."""
+    if told := unfinished(summary):
+        return f"{told[0].upper()}{told[1:]}, no overall grade yet"
+    span = overall_span(summary)
+    return f"Overall grade {overall_grade(summary)}" + (f" ({span})" if span else "")
+
+
+def range_text(summary: Record) -> str:
+    """That the letters are not settled where the intervals allow others, and what to do; else an empty string."""
+    threats = summary.get("threats", ())
+    unsettled = [str(threat["threat"]) for threat in threats if grade_span(threat)]
+    if not unsettled:
+        return ""
+    items = attacked_items(threats)
+    return (
+        f"With {items:,} attacked {'item' if items == 1 else 'items'} the 95 % intervals allow more than one grade of "
+        f"{', '.join(unsettled)}: the range stands beside the letter. More attacked items (--attacked) narrow it down."
+    )
+
+
 def verdict(summary: Record) -> str:
     """One sentence about the weakest threat, for somebody who reads nothing else."""
+    told = _verdict(summary)
+    return f"So far, {sentence_part(told)}." if unfinished(summary) else told
+
+
+def _verdict(summary: Record) -> str:
     graded = [threat for threat in summary.get("threats", ()) if grade(threat) != UNGRADED]
     if not graded:
         return "No threat could be graded: no attack has a defined success figure."
@@ -172,7 +239,10 @@ def state_text(summary: Record) -> str:
     units = summary.get("units") or {}
     told = []
     if not summary.get("complete", True):
-        told.append(f"This run is not finished ({units.get('done', 0)} units done): start the same command again.")
+        told.append(
+            f"This run is {unfinished(summary)} are done. Grades and figures are of what was measured so far, and more may "
+            "show weaker sides: the same command goes on."
+        )
     if units.get("quarantined"):
         told.append(f"{units['quarantined']} units stopped with an error and are not in these figures.")
     return " ".join(told)

@@ -46,17 +46,24 @@ def terminal_table(summary: Record) -> Group:
     for threat in summary.get("threats", ()):
         point = phrases.decisive_point(threat)
         cost = (point or {}).get("cost") or {}
-        grade = phrases.grade(threat)
         table.add_row(
-            _text(grade, _COLOURS.get(grade, "")),
+            _grade(threat),
             _lines(threat["title"], threat["threat"]),
             _half(threat, point),
             _success(point),
             _headline(threat, point),
             _lines(f"{figures.number(cost.get('forwards'))} fwd", f"{figures.number(cost.get('seconds'), digits=2)} s"),
         )
-    verdict = _text(f"Overall grade {phrases.overall_grade(summary)}. {phrases.verdict(summary)}", "bold")
-    return Group(table, verdict)
+    verdict = _text(f"{phrases.headline(summary)}. {phrases.verdict(summary)}", "bold")
+    unsettled = phrases.range_text(summary)
+    return Group(table, verdict, *([_text(unsettled)] if unsettled else []))
+
+
+def _grade(threat: Record) -> Text:
+    """The letter, and below it the letters that the intervals allow."""
+    letter, span = phrases.grade(threat), phrases.grade_span(threat)
+    told = _text(letter, _COLOURS.get(letter, ""))
+    return told.append(f"\n{span}", "") if span else told
 
 
 def _text(value: object, style: str = "") -> Text:
