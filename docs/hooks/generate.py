@@ -8,6 +8,7 @@ A page asks for it with a comment on a line of its own, so that nothing generate
     <!-- generated: api embattle.attacks -->   the names a package exports and the parts registered in it
     <!-- generated: result NAME.json ca+.w1 -->   a threat of a committed result file as a table, with its provenance
     <!-- generated: reproduction NAME.json -->    a committed reproduction beside its paper
+    <!-- generated: benchmark loop -->        a committed benchmark
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(Path(__file__).parent)]
+
+import benchmarks  # noqa: E402
 
 import embattle  # noqa: E402
 from embattle.cli.catalogue import KINDS  # noqa: E402
@@ -240,4 +243,5 @@ def _figure(figure: dict[str, Any] | None) -> str:
 
 _GENERATORS: dict[str, Any] = {
     "catalogue": _catalogue, "verbs": _verbs, "top": _top, "api": _api, "result": _result, "reproduction": _reproduction,
+    "benchmark": benchmarks.table,
 }  # fmt: skip

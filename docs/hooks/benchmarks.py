@@ -1,0 +1,119 @@
+"""The committed benchmark results as tables: what is compared, the medians, the ratio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
+
+def table(name: str) -> Iterator[str]:
+    """Lines of Markdown for results/bench-NAME.json, with its provenance."""
+    result = json.loads((RESULTS / f"bench-{name}.json").read_text(encoding="utf-8"))
+    yield from _TABLES[name](result)
+    made, settings = result["environment"], result["settings"]
+    yield (
+        f"\n`results/bench-{name}.json`, {made['created'][:10]}, commit `{made['commit']}`, {made['cpu']}, "
+        f"{made['cores']} cores, {made['threads']} threads, torch {made['torch']}, seed {settings['seed']}, medians of {settings['repeats']} "
+        "alternations."
+    )
+
+
+def _loop(result: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        (
+            network, found["steps"], _ms(found["median_seconds"]["by hand"]), _ms(found["median_seconds"]["loop"]),
+            found["ratio"], found["ratio_keeping_the_best"],
+        )
+        for network, found in result["networks"].items()
+    ]  # fmt: skip
+    yield from _rows(
+        ["network", "steps", "by hand", "our loop", "ours / by hand", "keeping the best iterate / by hand"], rows
+    )
+
+
+def _peers(result: dict[str, Any]) -> Iterator[str]:
+    versions = result["versions"]
+    sides = ["embattle", "embattle bfloat16", *versions]
+    rows = [
+        (
+            label,
+            *(
+                f"{_ms(found['median_seconds'][side])} ({found['found'][side]['forwards_of_a_sample']:.0f})"
+                for side in sides
+            ),
+            found["float32_ratio_over_the_fastest_peer"], found["bfloat16_times_as_fast_as_the_fastest_peer"],
+        )
+        for label, found in result["networks"].items()
+    ]  # fmt: skip
+    headings = [side if side not in versions else f"{side} {versions[side]}" for side in sides]
+    yield from _rows(
+        ["network", *headings, "float32: ours / fastest peer", "bfloat16: times as fast as the fastest peer"], rows
+    )
+
+
+def _query_rank(result: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        (
+            shape["similarity"], f"{shape['gallery']:,}", shape["candidates"], shape["dimension"],
+            _ms(shape["objective_median_seconds"]["one by one"]), _ms(shape["objective_median_seconds"]["ours"]),
+            f"{shape['objective_ratio']:.1f}", f"{shape['objective_ratio_of_bare_products']:.1f}",
+            f"{shape['attack_ratio']:.1f}",
+        )
+        for shape in result["shapes"]
+    ]  # fmt: skip
+    headings = [
+        "similarity",
+        "gallery",
+        "candidates",
+        "numbers",
+        "one by one",
+        "ours",
+        "times as fast",
+        "at most",
+        "whole attack",
+    ]
+    yield from _rows(headings, rows)
+
+
+def _candidate_rank(result: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        (f"{int(size):,}", _ms(seconds), _ms(result["step_median_seconds"][size]))
+        for size, seconds in result["attack_median_seconds"].items()
+    ]
+    yield from _rows(["gallery", f"whole attack of {result['settings']['steps']} steps", "one step"], rows)
+
+
+def _ranks(result: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        (
+            found["dimension"], f"{found['median_seconds']['ranks']:.2f} s", f"{found['median_seconds']['product']:.2f} s",
+            f"{found['rate_of_the_product']:.2f}", f"{found['peak_megabytes_above_the_embeddings']} MB",
+        )
+        for found in result["lengths"]
+    ]  # fmt: skip
+    yield from _rows(["numbers of an embedding", "exact ranks", "bare product", "rate of the product", "peak memory"], rows)
+
+
+def _cli(result: dict[str, Any]) -> Iterator[str]:
+    labels = {"--help": "embattle --help", "report": f"embattle report, {result['findings_written']:,} findings"}
+    rows = [(f"`{labels.get(verb, verb)}`", f"{seconds:.2f} s") for verb, seconds in result["median_seconds"].items()]
+    yield from _rows(["command", "from start to end"], rows)
+
+
+def _rows(headings: list[str], rows: list[tuple[Any, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(headings)} |\n|{'---|' * len(headings)}"
+    yield from (f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:,.1f} ms"
+
+
+_TABLES = {
+    "loop": _loop, "peers": _peers, "query-rank": _query_rank, "candidate-rank": _candidate_rank, "ranks": _ranks,
+    "cli": _cli,
+}  # fmt: skip
