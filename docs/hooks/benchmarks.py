@@ -15,10 +15,10 @@ def table(name: str) -> Iterator[str]:
     result = json.loads((RESULTS / f"bench-{name}.json").read_text(encoding="utf-8"))
     yield from _TABLES[name](result)
     made, settings = result["environment"], result["settings"]
+    where = f"{made['cpu']}, {made['cores']} cores, {made['threads']} threads, torch {made['torch']}"
     yield (
-        f"\n`results/bench-{name}.json`, {made['created'][:10]}, commit `{made['commit']}`, {made['cpu']}, "
-        f"{made['cores']} cores, {made['threads']} threads, torch {made['torch']}, seed {settings['seed']}, medians of {settings['repeats']} "
-        "alternations."
+        f"\n`results/bench-{name}.json`, {made['created'][:10]}, commit `{made['commit']}`, {where}, "
+        f"seed {settings['seed']}, medians of {settings['repeats']} alternations."
     )
 
 
