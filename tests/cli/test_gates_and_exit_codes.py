@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -104,13 +106,45 @@ def test_an_interrupt_is_incomplete(audit) -> None:
     assert "interrupted during" in said.words
     assert "the same command goes on" in said.words
     assert "Traceback" not in said.err
-    assert not Path("run/summary.json").exists()
-    assert not Path("run/report.html").exists()
+    assert said.err.strip().endswith("Folder: run, with a report of what is done")
+    assert "Unfinished: 3 of 5 units, no overall grade yet" in Path("run/report.html").read_text()
     assert len(LocalStore(Path("run")).done()) == 3
     resumed = audit("--out", "run")
     assert resumed.code == 0
     assert "resumed: 3 of 5 units were there, in run" in resumed.err
     assert units("run") == units("whole")
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_sigterm_is_an_interrupt_with_its_own_exit_code(audit, after: int) -> None:
+    def terminate(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) > after:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+            raise AssertionError("the signal was not noticed")
+        return attack_unit.attack_cell(*arguments)
+
+    calls: list[object] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "attack_cell", terminate)
+        said = audit("--out", "run")
+    assert said.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "interrupted during" in said.words
+    assert said.err.strip().endswith("Folder: run, with a report of what is done")
+    assert f"Unfinished: {after + 1} of 5 units" in Path("run/report.html").read_text()
+    assert audit("--out", "run").code == 0
+    assert "nfinished" not in Path("run/report.html").read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 3)])
+def test_signals_outside_a_run(call, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
+    monkeypatch.setattr("embattle.cli.catalogue.find", lambda name: os.kill(os.getpid(), number))
+    said = call("show", "apgd")
+    assert said.code == code
+    assert said.err.strip() == "embattle: interrupted; the same command goes on"
 
 
 def test_a_bug_is_told_and_noted(audit) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,17 +247,30 @@ def test_a_device_is_part_of_a_run_and_its_models_are_its_own(
 def test_the_command_says_on_stderr_what_it_does_otherwise_and_what_was_there(
     tiny: Protocol, models: Path, finished: Finished, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    PROTOCOLS.register("tiny")(lambda: tiny)
-    try:
-        where = ["--models", str(models), "--out", str(finished[0])]
-        assert main(["reproduce", "tiny", *where]) == 1  # its weaker figure
-        assert f"finished before: all {finished[1]['units']['planned']} units were there" in capfd.readouterr().err
-        assert main(["reproduce", "tiny", "-n", "99", *where]) == 2  # another run's folder
-    finally:
-        del PROTOCOLS._entries["tiny"]
+    monkeypatch.setitem(PROTOCOLS._entries, "tiny", replace(PROTOCOLS["ranking-table-1"], build=lambda: tiny))
+    where = ["--models", str(models), "--out", str(finished[0])]
+    assert main(["reproduce", "tiny", *where]) == 1  # its weaker figure
+    assert f"finished before: all {finished[1]['units']['planned']} units were there" in capfd.readouterr().err
+    assert main(["reproduce", "tiny", "-n", "99", *where]) == 2  # another run's folder
     lines = capfd.readouterr().err.splitlines()
     assert lines[0] == "attacked = 99 is more than the 80 pictures searched: all of them are."
     assert "scale.attacked is 6 there and 80 here" in lines[1]
+
+
+def test_sigterm_leaves_a_report_and_names_the_folder(
+    tiny: Protocol, models: Path, finished: Finished, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminate(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(execution, "measure_cell", terminate)
+    monkeypatch.setitem(PROTOCOLS._entries, "tiny", replace(PROTOCOLS["ranking-table-1"], build=lambda: tiny))
+    out = tmp_path / "run"
+    assert main(["reproduce", "tiny", "--models", str(models), "--out", str(out)]) == 143
+    told = capfd.readouterr().err.strip()
+    assert told.endswith(f"the same command goes on. Folder: {out}, with a report of what is done")
+    assert f"**Unfinished: 1 of {finished[1]['units']['planned']} units.**" in (out / "result.md").read_text()
 
 
 def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:

@@ -16,10 +16,13 @@ from embattle.cli.list import list_parts
 from embattle.cli.report import report
 from embattle.cli.reproduce import reproduce
 from embattle.cli.show import show
+from embattle.cli.stopping import TERMINATED, terminating
 from embattle.cli.train import train
 from embattle.errors import EmbattleError, RunIncomplete
 
 BUG = 70
+# What some versions of typer return instead of passing Ctrl-C on.
+_INTERRUPTED = 130
 # Depending on its version typer brings its own copy of click: this finds the class its usage errors really have.
 _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 _HELP = """Tells how easily adversarial pictures can manipulate an image-embedding system, and shows it.
@@ -60,6 +63,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Runs a command line (None: the process's own) and gives its exit code; every expected failure is one sentence."""
+    with terminating() as terminated:
+        code = _run(arguments)
+    return TERMINATED if terminated() and code == RunIncomplete.exit_code else code
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         given = sys.argv[1:] if arguments is None else arguments
         code = app(given, standalone_mode=False, prog_name="embattle", obj=shlex.join(["embattle", *given]))
@@ -69,10 +78,12 @@ def run(arguments: list[str] | None = None) -> int:
     except EmbattleError as error:
         return _say(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted; the same command goes on", RunIncomplete.exit_code)
+        code = _INTERRUPTED
     except Exception:
         traceback.print_exc()
         return _say("this is a bug in Embattle; please report it with the lines above", BUG)
+    if code == _INTERRUPTED:
+        return _say("interrupted; the same command goes on", RunIncomplete.exit_code)
     return code if isinstance(code, int) else 0
 
 

@@ -14,7 +14,8 @@ from embattle import embedders, networks, rng
 from embattle.audit import AuditConfig, Trained, all_attacked, audit, prospect
 from embattle.cli.flags import WhenDamaged
 from embattle.cli.progress import follow
-from embattle.cli.verdict import conclude
+from embattle.cli.stopping import reporting
+from embattle.cli.verdict import conclude, write_unfinished
 from embattle.data import ImageSet
 from embattle.embedders import Embedder
 from embattle.errors import ConfigError, DataError
@@ -149,11 +150,17 @@ def run_audit(
     Raises:
         GateFailed: a gate does not hold.
         ConfigError: a gate on a figure that the run does not have.
+        RunIncomplete: stopped; the folder, which it names, has a report of what is done.
     """
     if config.attacked > len(gallery):
         tell(all_attacked(config, gallery))
-    with follow() as progress:
-        run, summary = audit(config, gallery, model, command=command, out=out, progress=progress, begun=tell_what_was_there)
+    with reporting(write_unfinished) as folder, follow() as progress:
+
+        def begun(run: RunFolder) -> None:
+            folder(run.path)
+            tell_what_was_there(run)
+
+        run, summary = audit(config, gallery, model, command=command, out=out, progress=progress, begun=begun)
     conclude(run.path, summary, gates)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embattle.cli import flags
 from embattle.errors import ConfigError
+
+if TYPE_CHECKING:  # torch is imported when the command runs, not for its help
+    from embattle.runs import RunFolder
 
 Name = Annotated[str, typer.Argument(metavar="PROTOCOL", help="Which experiment; see: embattle list protocols.")]
 ScaleName = Annotated[
@@ -50,16 +53,22 @@ def reproduce(
     wanted = None if seeds is None else _seeds(seeds)
     from embattle.cli.auditing import tell, tell_what_was_there, usable_device, use_threads
     from embattle.cli.progress import follow
-    from embattle.cli.verdict import conclude_reproduction
+    from embattle.cli.stopping import reporting
+    from embattle.cli.verdict import conclude_reproduction, write_unfinished_reproduction
     from embattle.protocols import protocol
     from embattle.protocols import reproduce as run_protocol
 
     use_threads(threads)
     place = usable_device(device or "cpu")
-    with follow() as progress:
+    with reporting(write_unfinished_reproduction) as folder, follow() as progress:
+
+        def begun(run: RunFolder) -> None:
+            folder(run.path)
+            tell_what_was_there(run)
+
         run, result = run_protocol(
             protocol(name), scale, attacked=attacked, seeds=wanted, data_root=data_root, models=models, out=out,
-            device=place, command=context.obj, progress=progress, begun=tell_what_was_there, tell=tell,
+            device=place, command=context.obj, progress=progress, begun=begun, tell=tell,
         )  # fmt: skip
     conclude_reproduction(run.path, result, markdown=markdown)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embattle.errors import ConfigError, GateFailed
-from embattle.records import Gate, GateResult, write_json_atomic
+from embattle.records import Gate, GateResult, build_reproduction, build_summary, write_json_atomic
 from embattle.report import (
     render_markdown,
     render_reproduction,
@@ -52,6 +52,27 @@ def conclude(run: Path, summary: dict[str, Any], gates: Sequence[Gate], *, markd
     missed = [result.expression for result in results if not result.passed]
     if missed:
         raise GateFailed(f"{len(missed)} of {len(results)} gates failed: {'; '.join(missed)}")
+
+
+def write_unfinished(run: Path) -> Path:
+    """Writes summary.json and report.html of an audit that was stopped; its gates are judged when it is finished.
+
+    Raises:
+        InputError: the folder cannot be read or written.
+        RunIncomplete: the disk is full.
+    """
+    write_json_atomic(run / "summary.json", build_summary(run))
+    return write_report(run)
+
+
+def write_unfinished_reproduction(run: Path) -> None:
+    """Writes result.json, result.md and result.csv of a reproduction that was stopped.
+
+    Raises:
+        InputError: the folder cannot be read or written.
+        RunIncomplete: the disk is full.
+    """
+    write_reproduction(run, build_reproduction(run))
 
 
 def conclude_reproduction(run: Path, result: dict[str, Any], *, markdown: bool = False) -> None:
