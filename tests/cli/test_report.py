@@ -114,6 +114,34 @@ def test_no_run(call, tmp_path: Path) -> None:
     assert list((tmp_path / "holiday").iterdir()) == []
 
 
+def test_what_was_named_instead_of_a_run_is_told(call, finished: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "shop.safetensors").write_bytes(b"weights")
+    for given, what in ((models, "holds models"), (models / "shop.safetensors", "is a model")):
+        said = call("report", given)
+        assert said.code == 2
+        assert f"{given} {what}" in said.words
+        assert f"embattle audit --model checkpoint:{models / 'shop.safetensors'}" in said.words
+    said = call("report", finished / "report.html")
+    assert "report.html is a file; name the folder that embattle audit or embattle reproduce printed" in said.words
+    assert "printed by embattle audit or reproduce" in call("report", "nowhere").words
+
+
+def test_a_reproduction_is_called_one(call, finished: Path) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    (finished / "config.json").write_text(json.dumps({**config, "name": "ranking-table-1"}))
+    said = call("report", finished)
+    assert said.code == 2
+    assert "run is a reproduction of ranking-table-1 without its paper.json" in said.words
+    assert "audit" not in said.words
+    (finished / "paper.json").write_text('{"described": {"judged": true}, "published": []}')
+    said = call("report", finished)
+    assert said.code == 2
+    assert "start the reproduction of ranking-table-1 again in a new folder" in said.words
+    assert "a reproduction of ranking-table-1, which is judged" in call("report", finished, "--gate", "recall@1 > 0").words
+
+
 def test_a_damaged_run(call, finished: Path) -> None:
     unit = sorted((finished / "units").glob("*.jsonl"))[0]
     unit.write_bytes(unit.read_bytes()[:-20])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from embattle import data
 from embattle.cli.app import run as main
@@ -24,6 +26,7 @@ from embattle.errors import ConfigError, RunMismatch
 from embattle.protocols import PROTOCOLS, Protocol, execution, reproduce
 from embattle.protocols.cells import Cell, attack_of, measure_cell
 from embattle.records import LocalStore
+from embattle.report import reproduction_table
 from embattle.scenarios import Subject
 
 from .conftest import COLUMNS, EPS
@@ -177,6 +180,27 @@ def test_a_smoke_test_judges_nothing(tiny: Protocol, models: Path, finished: Fin
     assert f"- {note}" in text
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_terminals_table_is_explained_below_it_in_80_columns(finished: Finished) -> None:
+    stream = io.StringIO()
+    Console(file=stream, width=80).print(reproduction_table(finished[1]))
+    lines = stream.getvalue().rstrip().splitlines()
+    assert max(map(len, lines)) <= 80
+    last = max(number for number, line in enumerate(lines) if line.strip().startswith("sp-qa-.m2"))
+    legend = " ".join(line.strip() for line in lines[last + 1 :])
+    for words in ("95 %: of ours, over pictures", "same within tol.", "stronger or weaker as an attack", "– not judged",
+                  "adaptive: Auto-PGD, equally many forwards"):  # fmt: skip
+        assert words in legend
+
+
+def test_an_unfinished_reproduction_is_shown_as_one(finished: Finished, tmp_path: Path, capfd: Any) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    plan = json.loads((tmp_path / "run" / "config.json").read_text())["plan"]
+    (tmp_path / "run" / "units" / f"{plan[-1][:16]}.jsonl").unlink()
+    assert main(["report", str(tmp_path / "run")]) == 0
+    told = f"unfinished: {len(plan) - 1} of {len(plan)} units; the same reproduce command goes on"
+    assert told in capfd.readouterr().out
 
 
 def test_files_say_the_same(finished: Finished) -> None:

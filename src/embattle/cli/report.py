@@ -30,11 +30,17 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
     from embattle.records import build_reproduction, build_summary
     from embattle.records.reproduction import PAPER_FILE
 
-    if run.is_dir() and not (run / "config.json").is_file():
-        raise InputError(f"{run} holds no run (it has no config.json); name the folder that embattle audit printed")
-    reproduction = (run / PAPER_FILE).is_file()
+    if not (run / "config.json").is_file() and (run.is_file() or run.is_dir()):
+        raise InputError(_no_run(run))
+    name = _name(run)
+    reproduction = name != "audit" or (run / PAPER_FILE).is_file()
     if reproduction and given:
-        raise InputError(f"{run} is a reproduction, which is judged by its paper; leave --gate out")
+        raise InputError(f"{run} is a reproduction of {name}, which is judged by its paper; leave --gate out")
+    if reproduction and not (run / PAPER_FILE).is_file():
+        raise InputError(
+            f"{run} is a reproduction of {name} without its {PAPER_FILE}, which holds the paper's figures; the same "
+            f"embattle reproduce command writes it again and goes on"
+        )
     gates = _with_those_of_the_audit(given, run)
     try:
         if reproduction:
@@ -48,7 +54,7 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
         # A run folder comes from outside: records that this version did not write are no bug of it.
         raise InputError(
             f"{run} holds records that cannot be read ({type(error).__name__}: {error}); they are damaged, or of another "
-            f"version: start the audit again in a new folder"
+            f"version: start the {f'reproduction of {name}' if reproduction else 'audit'} again in a new folder"
         ) from error
     if gates and not summary["complete"]:
         done, planned = summary["units"]["done"], summary["units"]["planned"]
@@ -56,6 +62,31 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
             f"gates are decided when a run is finished, and {run} has {done} of {planned} units; start the same audit "
             f"again, it goes on"
         )
+
+
+def _no_run(given: Path) -> str:
+    """What was named instead of a run folder, and what to name."""
+    wanted = "name the folder that embattle audit or embattle reproduce printed"
+    trained = [given] if given.is_file() else sorted(given.glob("*.safetensors"))
+    if trained and trained[0].suffix == ".safetensors":
+        what = "is a model" if given.is_file() else "holds models, such as those of embattle train, and no run"
+        return (
+            f"{given} {what}, and a model has no report; audit it with: embattle audit --model checkpoint:{trained[0]}; or "
+            f"{wanted}"
+        )
+    if given.is_file():
+        return f"{given} is a file; {wanted}"
+    return f"{given} holds no run (it has no config.json); {wanted}"
+
+
+def _name(run: Path) -> str:
+    """Of the verb or the protocol that made the run; a damaged configuration is told of by whoever reads all of it."""
+    from embattle.records.summary import read_record
+
+    try:
+        return str(read_record(run / "config.json", {"hash": str}).get("name", "audit"))
+    except InputError:
+        return "audit"
 
 
 def _with_those_of_the_audit(given: Sequence[Gate], run: Path) -> list[Gate]:

@@ -91,6 +91,9 @@ def conclude_reproduction(run: Path, result: dict[str, Any], *, markdown: bool =
     else:
         console = Console()
         console.print(reproduction_table(result))
+        if not result["complete"]:
+            units = result["units"]
+            console.print(f"unfinished: {units['done']} of {units['planned']} units; the same reproduce command goes on")
         console.print(f"result  {run / 'result.md'}", markup=False, soft_wrap=True, highlight=False)
     weaker = result["verdicts"]["weaker"]
     if weaker and result["complete"]:

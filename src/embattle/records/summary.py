@@ -266,7 +266,9 @@ def read_record(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; name the folder of a run, as printed by embattle audit.") from None
+        raise InputError(
+            f"{path} does not exist; name the folder of a run, as printed by embattle audit or reproduce."
+        ) from None
     except OSError as error:
         raise InputError(f"Cannot read {path} ({error.strerror}); name the folder of a run.") from None
     except (ValueError, RecursionError):

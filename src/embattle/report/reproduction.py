@@ -29,6 +29,11 @@ forwards; *adaptive loss ≥*: mean gain of its objective over *ours*, paired, a
 least as large. *free point*: the best mean rank that ascent of a free point of the unit sphere comes by, which no picture
 need have and which nothing need preserve: what there is to win. *forwards*, *seconds*: of *ours*, a picture."""
 
+_SHORT_LEGEND = (
+    "95 %: of ours, over pictures. verdict: same within tol., else stronger or weaker as an attack; – not judged. "
+    "adaptive: Auto-PGD, equally many forwards."
+)
+
 
 def write_reproduction(folder: Path, result: Record) -> None:
     """Writes result.json, result.md and result.csv; whoever looks sees old files or whole new ones.
@@ -61,7 +66,7 @@ def reproduction_table(result: Record) -> Table:
 
     table = Table(
         box=box.SIMPLE_HEAD, title=f"{result['protocol']}, scale {result['scale']}", title_justify="left", pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=(0, 1, 0, 0), caption=_SHORT_LEGEND, caption_justify="left", caption_style="",
     )  # fmt: skip
     for name in ("column", "ε", "paper", "ours", "95 %", "tol.", "verdict", "adaptive"):
         table.add_column(name, justify="left" if name in ("column", "verdict") else "right", no_wrap=True)
