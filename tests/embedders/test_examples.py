@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,14 @@ def test_the_readme_names_every_example():
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert {"module_audit.py", "hf_audit.py", "timm_audit.py", "onnx_audit.py"} == set(SCRIPTS)
     assert not [script for script in SCRIPTS if f"python examples/{script}" not in text or f"| `{script}` |" not in text]
+
+
+def test_the_readmes_installation_brings_what_the_examples_need():
+    """Extras alone: a package named beside them is one that somebody following another page lacks."""
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    extras = re.search(r"^pip install -e '\.\[([\w,]+)\]'$", text, re.MULTILINE)[1].split(",")
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    brought = {requirement for extra in extras for requirement in project["optional-dependencies"][extra]}
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in brought}
+    # torch's exporter imports onnxscript, which nothing else here would install.
+    assert {"transformers", "timm", "onnx", "onnx2torch", "onnxscript"} <= names
