@@ -51,6 +51,8 @@ def test_step_sizes_that_cannot_be_walked(size):
     [
         (lambda: Momentum(step_size=0.1, decay=1.5), "decay must lie in"),
         (lambda: Momentum(step_size=0.1, norm="l3"), "norm must be 'l1' or 'l2', not 'l3'"),
+        (lambda: Adaptive(first=0), "first is the first step as a multiple of ε"),
+        (lambda: Adaptive(first=float("nan")), "first is the first step as a multiple of ε"),
         (lambda: Adaptive(rho=1.5), "rho and momentum must lie in"),
         (lambda: Adaptive(momentum=0), "rho and momentum must lie in"),
         (lambda: pgd(budget=BUDGET, rule="ranking", steps=3), "sets steps and step_size itself"),

@@ -197,7 +197,7 @@ def auto_pgd(f, x, row, budget, steps, rho=0.75, alpha=0.75):
 @pytest.mark.parametrize("steps", [10, 40])
 def test_auto_pgd_equals_algorithm_1(budget, steps):
     member, x, whole, f = scene()
-    rule = Watched(Adaptive())
+    rule = Watched(Adaptive(first=2.0))
     seen, result = iterates(Attack(budget=budget, update=rule, steps=steps), member, x, whole)
     outcomes = set()
     for row in range(N):
@@ -213,7 +213,7 @@ def test_auto_pgd_equals_algorithm_1(budget, steps):
 
 def test_the_step_is_halved_when_the_best_stands_still_although_most_steps_rise():
     # Condition 2 on its own: after one fall every step rises, but never above the clean picture's loss.
-    rule, budget = Adaptive(), Linf(0.1)
+    rule, budget = Adaptive(first=2.0), Linf(0.1)
     member, x, whole, _ = scene()
     losses = [5.0, 1.0] + [2.0 + i / 10 for i in range(20)]
     watched = Watched(rule)
@@ -298,3 +298,16 @@ def test_a_shared_perturbation_is_the_mean_of_its_clipped_copies(budget):
             torch.testing.assert_close(result.x_adv[row], (x[row] + best_delta[0]).clamp(0, 1), atol=2e-6, rtol=0)
     assert not torch.equal(result.perturbation[0], result.perturbation[1])
     assert (result.forwards == steps + 1).all()
+
+
+def test_few_steps_find_a_target_inside_the_ball_only_when_the_first_is_short():
+    # The nearest reachable point to the target is the target itself, at 0.3 ε: steps of 2ε only go from wall to wall.
+    torch.manual_seed(0)
+    x = torch.rand(6, 1, 4, 4) * 0.6 + 0.2
+    target = x + 0.03 * torch.randn_like(x).sign()
+    member = Embedder(nn.Flatten(), similarity="euclidean", channels=1)
+    missed = [
+        -Attack(budget=Linf(0.1), update=Adaptive(first=first), steps=10)(member, x, Match(target=target)).loss
+        for first in (0.5, 2.0)
+    ]
+    assert (missed[0] < missed[1]).all()

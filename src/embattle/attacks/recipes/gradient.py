@@ -101,7 +101,7 @@ def mi_fgsm(*, budget: Budget, steps: int = 10, step_size: float | None = None, 
     example=lambda: _example("apgd", steps=8),
     paper="Croce and Hein 2020, Reliable Evaluation of Adversarial Robustness, Algorithm 1",
     access="gradient",
-    differs="starts at the clean picture unless start='random'; any objective",
+    differs="first step ε/2, not 2ε; starts at the clean picture unless start='random'; any objective",
 )
 @recipe
 def apgd(*, budget: Budget, steps: int = 30, **parts: Any) -> Attack:

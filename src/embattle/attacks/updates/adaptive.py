@@ -31,24 +31,32 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     "adaptive",
     example=lambda: Adaptive(),
     paper="Croce and Hein 2020, Reliable Evaluation of Adversarial Robustness, Algorithm 1",
-    differs="per perturbation throughout; any objective; progress is looked at before a step instead of after it",
+    differs="first step ε/2, not 2ε; per perturbation throughout; any objective; progress is looked at before a step "
+    "instead of after it",
 )
 @dataclass(frozen=True, kw_only=True)
 class Adaptive:
-    """Auto-PGD: starts with steps of 2ε and halves them per perturbation when progress stalls.
+    """Auto-PGD: starts with steps of a share of ε and halves them per perturbation when progress stalls.
 
     A step is halved, and the walk resumes from the best point seen, when fewer than `rho` of the last steps rose, or when
     neither the step size nor the best loss changed since the previous checkpoint.
 
+    The published first step, 2ε, is one for a hundred steps; thirty hold too few halvings to come down from it. On training
+    pictures of Fashion-MNIST and MNIST a first step of ε/2 found losses no lower than 2ε did, whatever objective and ε.
+
     Args:
+        first: the first step as a multiple of ε; 2 in the paper.
         rho: share of rising steps below which progress counts as stalled.
         momentum: weight of the new step against the previous move.
     """
 
+    first: float = 0.5
     rho: float = 0.75
     momentum: float = 0.75
 
     def __post_init__(self) -> None:
+        if not 0 < self.first < math.inf:
+            raise ConfigError(f"first is the first step as a multiple of ε, a positive number, not {self.first!r}")
         if not 0 < self.rho < 1 or not 0 < self.momentum <= 1:
             raise ConfigError(f"rho and momentum must lie in (0, 1], not {self.rho!r} and {self.momentum!r}")
 
@@ -57,7 +65,8 @@ class Adaptive:
         row = delta.new_zeros(len(delta))
         return {
             "previous": delta, "best": delta, "best_grad": torch.zeros_like(delta), "best_loss": row - math.inf,
-            "last_loss": row - math.inf, "rises": row, "factor": row + 2.0, "checked_factor": row + 2.0,
+            "last_loss": row - math.inf, "rises": row, "factor": row + self.first,
+            "checked_factor": row + self.first,
             "checked_loss": row - math.inf, "checked_step": row,
         }  # fmt: skip
 
