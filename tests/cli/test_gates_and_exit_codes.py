@@ -142,7 +142,12 @@ def test_sigterm_is_an_interrupt_with_its_own_exit_code(audit, after: int) -> No
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 3)])
 def test_signals_outside_a_run(call, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
     monkeypatch.setattr("embattle.cli.catalogue.find", lambda name: os.kill(os.getpid(), number))
-    said = call("show", "apgd")
+    # Where the tests are a job in the background, the shell has had Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        said = call("show", "apgd")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert said.code == code
     assert said.err.strip() == "embattle: interrupted; the same command goes on"
 
