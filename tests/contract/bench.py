@@ -189,12 +189,21 @@ def bound(case: Case, member: Embedder, index: Sequence[int] | Tensor | None = N
     return [whole if index is None else Rearranged(whole, torch.as_tensor(index))]
 
 
+def apart(case: Case, rows: Sequence[int]) -> dict[str, Any]:
+    """Groups of one picture for an attack that lets all share a perturbation.
+
+    What is promised of single pictures, that company and order do not matter, can only hold of single pictures.
+    """
+    return {"groups": list(rows)} if getattr(case.attack, "shared", False) else {}
+
+
 def run(
     case: Case, member: Embedder, x: Tensor | None = None, *, rows: Sequence[int] | None = None, **knobs: Any
 ) -> AttackResult:
     """Calls the attack on the given rows, with those knobs that it has."""
     x = pictures() if x is None else x
     rows = list(range(len(x))) if rows is None else list(rows)
+    knobs = {**apart(case, rows), **knobs}
     known = inspect.signature(case.attack.__call__).parameters
     knobs = {key: value for key, value in {"tile": 4, **knobs}.items() if key in known}
     bounds = bound(case, member, rows)

@@ -9,6 +9,7 @@ from embattle_contract_bench import (
     ROWS,
     Net,
     Spied,
+    apart,
     embedder,
     every_part,
     pictures,
@@ -70,7 +71,7 @@ def test_broken_numbers_are_reported_and_touch_nobody_else(case, how, since):
     member = embedder(module)
     whole = case.objective.bind(member)
     module.arm()
-    knobs = {"tile": ROWS} if case.is_loop else {}
+    knobs = {"tile": ROWS, **apart(case, range(ROWS))} if case.is_loop else {}
     result = case.attack(member, x, [whole], ids=IDS, seed=5, **knobs)
     assert result.non_finite.tolist() == [False, False, True, False, False, False]
     assert result.status[2] == "non_finite"

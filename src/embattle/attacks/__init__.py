@@ -11,6 +11,7 @@ from embattle.attacks.objective import Bound, Objective
 from embattle.attacks.objectives import OBJECTIVES
 from embattle.attacks.recipes import ATTACKS
 from embattle.attacks.recipes.gradient import apgd, fgsm, mi_fgsm, pgd, ranking_steps
+from embattle.attacks.recipes.universal import universal
 from embattle.attacks.result import AttackResult
 from embattle.attacks.surrogate import Surrogate
 from embattle.attacks.transform import Transform
@@ -33,4 +34,5 @@ __all__ = [
     "objectives",
     "pgd",
     "ranking_steps",
+    "universal",
 ]

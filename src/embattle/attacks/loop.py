@@ -50,6 +50,7 @@ class Attack:
             has no gradient at the clean picture.
         precision: of the gradient steps, "float32" or "bfloat16"; the returned picture is scored in float32 either way,
             which costs one more forward after bfloat16 steps.
+        shared: whether all pictures carry one perturbation where a call gives no groups.
         name: what reports call it.
 
     Raises:
@@ -66,6 +67,7 @@ class Attack:
     leave_on_success: bool = False
     start: Start = "clean"
     precision: Precision = "float32"
+    shared: bool = False
     name: str = field(default="attack", compare=False)
 
     def __post_init__(self) -> None:
@@ -97,7 +99,8 @@ class Attack:
             objective: what the attacker wants, rows aligned with `x`; or already bound, one per member.
             seed: of every random draw; equal seeds give equal results whatever the batching.
             ids: stable data-set ids that random draws are keyed by; without them each picture's content is its id.
-            groups: one whole number per picture; pictures with equal numbers share one perturbation.
+            groups: one whole number per picture; pictures with equal numbers share one perturbation. None: each has its
+                own, or all share one where the attack is `shared`.
             tile: physical batch size; part of the result to the last bit.
             tiles_in_flight: how many tiles are worked on at a time; changes memory and nothing else.
 
@@ -111,6 +114,7 @@ class Attack:
             started = time.perf_counter()
             x = admission.pixels(x, surrogate)
             names = admission.ids(ids, x)
+            groups = [0] * len(x) if groups is None and self.shared else groups
             owners = admission.owners(groups, len(x))
             bounds = admission.bind(objective, surrogate, len(x))
             stationary = admission.is_stationary(objective)

@@ -52,6 +52,4 @@ class InnerAttack:
         return self._attack()(embedder, x, objective, seed=seed, ids=ids, tile=min(TILE, len(x))).x_adv
 
     def _attack(self) -> Any:
-        return pgd(
-            budget=Linf(self.eps), steps=self.steps, step_size=self.step_size, keep="last", precision=self.precision
-        )
+        return pgd(budget=Linf(self.eps), steps=self.steps, step_size=self.step_size, keep="last", precision=self.precision)
