@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,32 +56,61 @@ def build_attack(config: AuditConfig, eps: float) -> Attack:
     return replace(attack, precision=config.precision)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Crafted:
+    """What an attack made of a unit's pictures.
+
+    Args:
+        saved: (n, C, H, W) uint8, as a file holds them.
+        levels: (n,) largest change of a pixel, in grey levels.
+        status: the attack's own, one per picture.
+        cost: (n,) forwards and backwards of each.
+        seconds: wall time of the attack.
+    """
+
+    saved: Tensor
+    levels: Tensor
+    status: Sequence[str]
+    cost: Mapping[str, Tensor]
+    seconds: float
+
+
 def attack_cell(subject: Subject, cell: Cell, config: AuditConfig) -> Output:
     """Rows for every picture of the cell, and findings with their pictures."""
+    aims = cell.scenario.aims(subject, subject.images.positions(cell.samples), config.seed)
+    return judge(subject, cell, config, aims, craft(subject, cell, config, aims) if cell.eps else None)
+
+
+def craft(subject: Subject, cell: Cell, config: AuditConfig, aims: Mapping[str, Tensor]) -> Crafted:
+    """Attacks the cell's pictures on a model; ε must be above 0."""
     rows = subject.images.positions(cell.samples)
-    aims = cell.scenario.aims(subject, rows, config.seed)
-    clean = cell.scenario.measure(subject, rows, aims, subject.z[rows])
-    if cell.eps == 0:
-        return Output(rows=[_row(cell, i, clean, clean, "scored", None) for i in range(len(rows))])
-    x = subject.images.pixels(rows)
-    attack = build_attack(config, cell.eps)
     objective = cell.scenario.objective(subject, rows, aims)
+    attack, x = build_attack(config, cell.eps), subject.images.pixels(rows)
     result = attack(subject.embedder, x, objective, seed=config.seed, ids=cell.samples, tile=config.tile)
     saved = result.eight_bit_images.cpu()
     changed = _levels(saved, subject.images.images[rows])
     assert int(changed.max()) <= math.floor(255 * cell.eps + 1e-6), "a saved picture left the budget"
-    z = subject.embedder.embed(saved, tile=config.tile)
+    cost = {"forwards": result.forwards, "backwards": result.backwards}
+    return Crafted(saved=saved, levels=changed, status=result.status, cost=cost, seconds=result.seconds)
+
+
+def judge(subject: Subject, cell: Cell, config: AuditConfig, aims: Mapping[str, Tensor], made: Crafted | None) -> Output:
+    """What a model makes of the pictures, wherever they were crafted; None: of the clean ones."""
+    rows = subject.images.positions(cell.samples)
+    clean = cell.scenario.measure(subject, rows, aims, subject.z[rows])
+    if made is None:
+        return Output(rows=[_row(cell, i, clean, clean, "scored", None) for i in range(len(rows))])
+    z = subject.embedder.embed(made.saved, tile=config.tile)
     # What counts is the saved picture: an attack that met a NaN on its way may still have won.
     finite = torch.isfinite(z).all(1)
     measured = cell.scenario.measure(subject, rows, aims, torch.where(finite.unsqueeze(1), z, subject.z[rows]))
-    statuses = _statuses(result.status, finite, measured, clean)
-    cost = {"forwards": result.forwards, "backwards": result.backwards}
-    records = [_row(cell, i, measured, clean, statuses[i], cost) for i in range(len(rows))]
+    statuses = _statuses(made.status, finite, measured, clean)
+    records = [_row(cell, i, measured, clean, statuses[i], made.cost) for i in range(len(rows))]
     found = [i for i in _most_telling(measured, clean, finite) if statuses[i] == "success"][: cell.findings]
     findings = [
         Finding(
-            row=int(rows[i]), saved=saved[i], z=z[i : i + 1], aims={k: v[i : i + 1] for k, v in aims.items()},
-            levels=int(changed[i]), forwards=int(result.forwards[i]),
+            row=int(rows[i]), saved=made.saved[i], z=z[i : i + 1], aims={k: v[i : i + 1] for k, v in aims.items()},
+            levels=int(made.levels[i]), forwards=int(made.cost["forwards"][i]),
         )
         for i in found
     ]  # fmt: skip
@@ -90,7 +119,7 @@ def attack_cell(subject: Subject, cell: Cell, config: AuditConfig) -> Output:
 
 
 def _row(
-    cell: Cell, i: int, measured: Measured, clean: Measured, status: str, cost: dict[str, Tensor] | None
+    cell: Cell, i: int, measured: Measured, clean: Measured, status: str, cost: Mapping[str, Tensor] | None
 ) -> dict[str, Any]:
     undefined = bool(clean.goal[i])
     lost = status == "non_finite"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -44,6 +44,8 @@ class AuditConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # What a message calls these settings.
+    noun: ClassVar[str] = "audit"
 
     scenarios: tuple[str, ...] = DEFAULT_SCENARIOS
     eps: tuple[float, ...] = DEFAULT_EPS
@@ -99,8 +101,8 @@ class AuditConfig(BaseModel):
         return tuple(sorted(found, key=lambda name: (_PLACES.get(name, len(_PLACES)), name)))
 
     @classmethod
-    def parse(cls, settings: Mapping[str, Any]) -> AuditConfig:
-        """An AuditConfig from plain values; the message names what is wrong and what is allowed."""
+    def parse(cls, settings: Mapping[str, Any]) -> Self:
+        """The settings from plain values; the message names what is wrong and what is allowed."""
         try:
             return cls.model_validate(dict(settings))
         except ValidationError as error:
@@ -108,7 +110,7 @@ class AuditConfig(BaseModel):
             key = ".".join(str(part) for part in first["loc"]) or "the configuration"
             if first["type"] == "extra_forbidden":
                 allowed = ", ".join(sorted(cls.model_fields))
-                raise ConfigError(f"the audit has no setting {key!r}; it has: {allowed}") from None
+                raise ConfigError(f"the {cls.noun} has no setting {key!r}; it has: {allowed}") from None
             given = first.get("input")
             cause = first.get("ctx", {}).get("error")
             raise ConfigError(str(cause) if cause else f"{key}: {first['msg'].lower()}, not {given!r}") from None

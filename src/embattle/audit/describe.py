@@ -40,7 +40,7 @@ def prospect(config: AuditConfig, gallery: ImageSet) -> dict[str, Any]:
     """
     runs, skipped = usable(config, labelled=gallery.labelled)
     clean = dict.fromkeys(("recall@1", f"recall@{config.k}", "map@r"))
-    reason = _without_labels(gallery)
+    reason = without_labels(gallery)
     left_out = [scenario.name for scenario in skipped] + ([] if gallery.labelled else list(clean))
     setting = _Prospect(images=gallery, preserve=config.preserve, page=page_length(len(gallery), config.k))
     threats = []
@@ -55,7 +55,8 @@ def prospect(config: AuditConfig, gallery: ImageSet) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _without_labels(gallery: ImageSet) -> str:
+def without_labels(gallery: ImageSet) -> str:
+    """Why scenarios that need labels were left out."""
     return f"{gallery.name} has no labels; give one sub-folder per class to run it"
 
 
@@ -67,18 +68,19 @@ def all_attacked(config: AuditConfig, gallery: ImageSet) -> str:
 def describe(subject: Subject, config: AuditConfig) -> Output:
     """Rows on the subject, its clean quality, every threat, and what was skipped."""
     runs, skipped = usable(config, labelled=subject.images.labelled)
-    reason = _without_labels(subject.images)
-    rows: list[dict[str, Any]] = [_subject_row(subject)]
-    rows += _clean_rows(subject, config.seed)
-    rows += [_threat_row(subject, scenario, config) for scenario in runs]
+    reason = without_labels(subject.images)
+    rows: list[dict[str, Any]] = [subject_row(subject)]
+    rows += clean_rows(subject, config.seed)
+    rows += [threat_row(subject, scenario, config) for scenario in runs]
     rows += [{"row": "skipped", "scenario": scenario.name, "reason": reason} for scenario in skipped]
     if not subject.images.labelled:
         rows.append({"row": "skipped", "scenario": "clean recall@1 and mAP@R", "reason": reason})
-    rows += [{"row": "note", "text": text} for text in _notes(subject, config)]
+    rows += [{"row": "note", "text": text} for text in notes(subject, config)]
     return Output(rows=rows)
 
 
-def _subject_row(subject: Subject) -> dict[str, Any]:
+def subject_row(subject: Subject) -> dict[str, Any]:
+    """What the audited system is."""
     images = subject.images
     return {
         "row": "subject", "model": subject.embedder.name, "fingerprint": subject.embedder.fingerprint,
@@ -89,7 +91,8 @@ def _subject_row(subject: Subject) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _clean_rows(subject: Subject, seed: int) -> list[dict[str, Any]]:
+def clean_rows(subject: Subject, seed: int) -> list[dict[str, Any]]:
+    """How good it is when nobody attacks; nothing where there are no labels."""
     if subject.images.labels is None:
         return []
     z, labels = subject.z, subject.images.labels
@@ -100,7 +103,8 @@ def _clean_rows(subject: Subject, seed: int) -> list[dict[str, Any]]:
     return [{"row": "clean", "figure": name, "value": figure.to_json()} for name, figure in figures.items()]
 
 
-def _threat_row(subject: Subject, scenario: Scenario, config: AuditConfig) -> dict[str, Any]:
+def threat_row(subject: Subject, scenario: Scenario, config: AuditConfig) -> dict[str, Any]:
+    """What one scenario means, and how it is attacked."""
     attack = build_attack(config, max(config.eps))
     return {
         "row": "threat", "threat": scenario.name, **scenario.describe(subject), "access": "gradient",
@@ -109,19 +113,20 @@ def _threat_row(subject: Subject, scenario: Scenario, config: AuditConfig) -> di
     }  # fmt: skip
 
 
-def _notes(subject: Subject, config: AuditConfig) -> Sequence[str]:
-    notes = list(subject.images.notes)
+def notes(subject: Subject, config: AuditConfig) -> Sequence[str]:
+    """What a reader of the figures should know."""
+    told = list(subject.images.notes)
     if config.attacked > len(subject.images):
-        notes.append(all_attacked(config, subject.images))
+        told.append(all_attacked(config, subject.images))
     small = [eps for eps in config.eps if eps * 255 < 1]
     if small:
-        notes.append(
+        told.append(
             f"ε = {', '.join(f'{eps:g}' for eps in small)} is less than one grey level (1/255 = 0.0039): a saved picture "
             f"cannot change at all there."
         )
     own = "stays in the gallery" if subject.keep_own else "is taken out of the gallery"
-    notes.append(
+    told.append(
         f"Ranks count the gallery items that are strictly closer, as a percentage of {subject.ranked:,}; ties do not count "
         f"against an item. The attacked picture's own clean copy {own}. All figures are of pictures saved with 8 bits."
     )
-    return notes
+    return told

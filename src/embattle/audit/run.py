@@ -68,9 +68,8 @@ class _Session:
 
     @cached_property
     def attacked(self) -> tuple[str, ...]:
-        """Ids of the attacked pictures: a seeded choice, in gallery order."""
-        order = rng.generator(self.config.seed, "attacked", self.gallery.fingerprint).permutation(len(self.gallery))
-        return tuple(self.gallery.ids[i] for i in sorted(order[: self.config.attacked].tolist()))
+        """Ids of the attacked pictures."""
+        return chosen(self.config, self.gallery)
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -122,7 +121,7 @@ def audit(
     place: dict[str, Path] = {}
     session = _Session(config, gallery, model, lambda: place["run"])
     # Before a folder exists and before a model is trained: what cannot be audited leaves nothing behind.
-    _check_fit(config, gallery)
+    check_fit(config, gallery)
     if isinstance(model, Embedder):
         _ = session.subject
     tasks = _plan(session)
@@ -143,7 +142,19 @@ def audit(
     return run, summary
 
 
-def _check_fit(config: AuditConfig, gallery: ImageSet) -> None:
+def chosen(config: AuditConfig, gallery: ImageSet) -> tuple[str, ...]:
+    """Ids of the pictures to attack: a seeded choice, in gallery order."""
+    order = rng.generator(config.seed, "attacked", gallery.fingerprint).permutation(len(gallery))
+    return tuple(gallery.ids[i] for i in sorted(order[: config.attacked].tolist()))
+
+
+def check_fit(config: AuditConfig, gallery: ImageSet) -> None:
+    """Checks that a gallery has what the settings ask of it.
+
+    Raises:
+        ConfigError: a first page or more targets than the gallery has.
+        DataError: fewer than 4 pictures, or no labels for scenarios that all need them.
+    """
     check_gallery(gallery, config.k)
     page = page_length(len(gallery), config.k)
     runs, _ = usable(config, labelled=gallery.labelled)

@@ -18,6 +18,7 @@ from embattle.cli.reproduce import reproduce
 from embattle.cli.show import show
 from embattle.cli.stopping import TERMINATED, terminating
 from embattle.cli.train import train
+from embattle.cli.transfer import transfer
 from embattle.errors import EmbattleError, RunIncomplete
 
 BUG = 70
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command(epilog=EPILOG)(audit)
 app.command()(report)
 app.command()(train)
+app.command()(transfer)
 app.command()(reproduce)
 app.command()(doctor)
 app.command("list")(list_parts)

@@ -22,20 +22,22 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
     """Build a run's report again, on any machine.
 
     Writes summary.json and report.html anew from the run's configuration and results. Gates of the audit are judged
-    again; gates given here are judged beside them, in this report only. Of a reproduction it writes result.json,
-    result.md and result.csv.
+    again; gates given here are judged beside them, in this report only. Of a transfer it writes result.md as well, of a
+    reproduction result.json, result.md and result.csv.
     """
     given = flags.gates(gate, "report")
-    from embattle.cli.verdict import conclude, conclude_reproduction
-    from embattle.records import build_reproduction, build_summary
+    from embattle.cli.verdict import conclude, conclude_reproduction, conclude_transfer
+    from embattle.records import build_reproduction, build_summary, build_transfer
     from embattle.records.reproduction import PAPER_FILE
 
     if not (run / "config.json").is_file() and (run.is_file() or run.is_dir()):
         raise InputError(_no_run(run))
     name = _name(run)
-    reproduction = name != "audit" or (run / PAPER_FILE).is_file()
+    reproduction = name not in ("audit", "transfer") or (run / PAPER_FILE).is_file()
     if reproduction and given:
         raise InputError(f"{run} is a reproduction of {name}, which is judged by its paper; leave --gate out")
+    if name == "transfer" and given:
+        raise InputError(f"{run} is a transfer, which has no gates; leave --gate out, or put gates on an audit")
     if reproduction and not (run / PAPER_FILE).is_file():
         raise InputError(
             f"{run} is a reproduction of {name} without its {PAPER_FILE}, which holds the paper's figures; the same "
@@ -46,6 +48,9 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
         if reproduction:
             conclude_reproduction(run, build_reproduction(run), markdown=markdown)
             return
+        if name == "transfer":
+            conclude_transfer(run, build_transfer(run), markdown=markdown)
+            return
         summary = build_summary(run)
         conclude(run, summary, gates, markdown=markdown)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, ArithmeticError, OverflowError) as error:
@@ -54,7 +59,7 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
         # A run folder comes from outside: records that this version did not write are no bug of it.
         raise InputError(
             f"{run} holds records that cannot be read ({type(error).__name__}: {error}); they are damaged, or of another "
-            f"version: start the {f'reproduction of {name}' if reproduction else 'audit'} again in a new folder"
+            f"version: start the {f'reproduction of {name}' if reproduction else name} again in a new folder"
         ) from error
     if gates and not summary["complete"]:
         done, planned = summary["units"]["done"], summary["units"]["planned"]

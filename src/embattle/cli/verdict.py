@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from embattle.errors import ConfigError, GateFailed
-from embattle.records import Gate, GateResult, build_reproduction, build_summary, write_json_atomic
+from embattle.records import Gate, GateResult, build_reproduction, build_summary, build_transfer, write_json_atomic
 from embattle.report import (
     render_markdown,
     render_reproduction,
+    render_transfer_markdown,
     reproduction_table,
     terminal_table,
+    transfer_tables,
     write_report,
     write_reproduction,
+    write_transfer,
 )
 
 
@@ -98,6 +101,37 @@ def conclude_reproduction(run: Path, result: dict[str, Any], *, markdown: bool =
     weaker = result["verdicts"]["weaker"]
     if weaker and result["complete"]:
         raise GateFailed(f"{weaker} of {sum(result['verdicts'].values())} figures are weaker than the paper's")
+
+
+def write_unfinished_transfer(run: Path) -> Path:
+    """Writes summary.json, report.html and result.md of a transfer that was stopped.
+
+    Raises:
+        InputError: the folder cannot be read or written.
+        RunIncomplete: the disk is full.
+    """
+    return write_transfer(run, build_transfer(run))
+
+
+def conclude_transfer(run: Path, record: dict[str, Any], *, markdown: bool = False) -> None:
+    """Writes summary.json, report.html and result.md of a transfer and prints what they say.
+
+    Raises:
+        InputError: the folder cannot be written.
+        RunIncomplete: the disk is full.
+    """
+    from rich.console import Console
+
+    page = write_transfer(run, record)
+    if markdown:
+        print(render_transfer_markdown(record), end="")
+        return
+    console = Console()
+    console.print(transfer_tables(record))
+    if not record["complete"]:
+        units = record["units"]
+        console.print(f"unfinished: {units['done']} of {units['planned']} units; the same transfer command goes on")
+    console.print(f"report  {page}", markup=False, soft_wrap=True, highlight=False)
 
 
 def _print(summary: dict[str, Any], results: Sequence[GateResult], page: Path) -> None:

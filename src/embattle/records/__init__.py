@@ -8,6 +8,7 @@ from embattle.records.intervals import bootstrap_mean, mean_figure, mean_figures
 from embattle.records.reproduction import Published, build_reproduction
 from embattle.records.store import LocalStore
 from embattle.records.summary import build_summary, load_summary, write_json_atomic
+from embattle.records.transfer import build_transfer
 from embattle.records.unit import Unit, canonical_json
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "bootstrap_mean",
     "build_reproduction",
     "build_summary",
+    "build_transfer",
     "canonical_json",
     "grade",
     "grade_range",

@@ -144,7 +144,7 @@ def _share_seconds(rows: _Rows, samples: Sequence[Row], seconds: float | None) -
 def _threat(rows: _Rows, name: str, command: str) -> dict[str, Any]:
     described = rows.threats[name]
     samples, seconds = rows.samples.get(name, {}), rows.seconds.get(name, {})
-    curve = [_point(described, eps, samples[eps], seconds.get(eps, [])) for eps in sorted(samples)]
+    curve = [point(described, eps, samples[eps], seconds.get(eps, [])) for eps in sorted(samples)]
     eps = half_eps(curve)
     # Rows hold only what narrows the command down: paths in it may differ between two starts of the same run.
     if "reproduce" in described:
@@ -172,7 +172,18 @@ def without_flags(command: str, flags: Sequence[str]) -> str:
     return shlex.join(kept)
 
 
-def _point(threat: Row, eps: float, samples: Sequence[Row], seconds: Sequence[float]) -> dict[str, Any]:
+def point(threat: Row, eps: float, samples: Sequence[Row], seconds: Sequence[float]) -> dict[str, Any]:
+    """Figures and mean cost of the samples of one threat at one ε.
+
+    Args:
+        threat: its description, with the metrics.
+        eps: ε.
+        samples: rows of kind "sample".
+        seconds: what each took; another number of them than of samples: not known.
+
+    Raises:
+        InputError: samples with metrics that the description does not name.
+    """
     kept = [row for row in samples if row["status"] != "non_finite"]
     failed = len(samples) - len(kept)
     described = {name: (spec["unit"], spec["higher_is_better"]) for name, spec in threat["metrics"].items()}

@@ -10,13 +10,18 @@ from embattle.report.html import render_html, write_report
 from embattle.report.markdown import render_markdown
 from embattle.report.reproduction import render_reproduction, reproduction_table, write_reproduction
 from embattle.report.terminal import terminal_table
+from embattle.report.transfer import render_transfer, render_transfer_markdown, transfer_tables, write_transfer
 
 __all__ = [
     "render_html",
     "render_markdown",
     "render_reproduction",
+    "render_transfer",
+    "render_transfer_markdown",
     "reproduction_table",
     "terminal_table",
+    "transfer_tables",
     "write_report",
     "write_reproduction",
+    "write_transfer",
 ]

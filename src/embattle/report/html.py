@@ -63,7 +63,7 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
     sheet = PictureSheet(blob)
     threats = [_threat_view(summary, threat, number, sheet) for number, threat in enumerate(summary.get("threats", ()))]
     columns = _columns(summary)
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         summary={**_OPTIONAL, **summary},
         subject=dict.fromkeys(_SUBJECT) | dict(summary.get("subject") or {}),
@@ -89,17 +89,18 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates with their filters; everything is escaped that is not marked otherwise."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         eps=figures.eps_text,
         decimal=figures.eps_decimal,
         number=figures.number,
@@ -109,7 +110,7 @@ def _environment() -> Environment:
         interval=figures.interval_text,
         left_out=figures.left_out_text,
     )
-    return environment
+    return made
 
 
 def _threat_view(summary: Record, threat: Record, number: int, sheet: PictureSheet) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def _threat_view(summary: Record, threat: Record, number: int, sheet: PictureShe
         "figure_names": sorted({name for point in curve for name in point["figures"]}),
         "success": [_success_cell(threat, eps) for eps in _columns(summary)],
         "left_out": figures.left_out_text(phrases.success(point)) if point is not None else "",
-        "findings": [_finding_view(finding, sheet, summary) for finding in found[:FINDINGS_SHOWN]],
+        "findings": [finding_view(finding, sheet, summary) for finding in found[:FINDINGS_SHOWN]],
         "more": max(0, len(found) - FINDINGS_SHOWN),
     }
 
@@ -150,7 +151,8 @@ def _ordered_findings(summary: Record, threat: Record) -> list[Record]:
     return sorted(mine, key=order)
 
 
-def _finding_view(finding: Record, sheet: PictureSheet, summary: Record) -> dict[str, Any]:
+def finding_view(finding: Record, sheet: PictureSheet, summary: Record) -> dict[str, Any]:
+    """A finding with its pictures, as the macro `finding` shows it."""
     unit = str(finding["unit"])
     names = (("Original", "original"), ("Adversarial", "adversarial"), ("Difference ×10", "difference"))
     anchor = finding.get("anchor")

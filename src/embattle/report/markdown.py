@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import re
-
 from embattle.report import figures, phrases
 from embattle.report.figures import Record
+from embattle.report.plain_text import code as _code
+from embattle.report.plain_text import plain as _plain
+from embattle.report.plain_text import table as _table
 from embattle.report.provenance import interval_methods, provenance_rows
 
 
@@ -34,26 +34,6 @@ def render_markdown(summary: Record) -> str:
         _provenance(summary),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
-
-
-def _plain(value: object) -> str:
-    """Text from outside on one line, with everything that Markdown or HTML would act on made harmless."""
-    text = html.escape(" ".join(str(value).split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", text)
-
-
-def _code(value: object) -> str:
-    """Text from outside as inline code, fenced by more backticks than it holds itself."""
-    text = " ".join(str(value).split()).replace("|", "\\|")
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * (longest + 1)
-    padding = " " if longest else ""
-    return f"{fence}{padding}{text}{padding}{fence}"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _with_counts(figure: Record | None, *, digits: int | None = None) -> str:

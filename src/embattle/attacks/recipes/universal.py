@@ -20,8 +20,8 @@ def _example() -> Attack:
     example=_example,
     paper="Zhou et al. 2020, section 5.2; universal perturbations: Moosavi-Dezfooli et al. 2017",
     access="gradient",
-    differs="steps look at pictures clipped to [0, 1]; the pixel range of the pictures learnt from limits the perturbation, "
-    "not that of unseen ones; keeps the best iterate unless keep='last'",
+    differs="steps look at pictures clipped to [0, 1]; the perturbation is clipped to the range of the pictures that "
+    "it is learnt from, not of unseen ones; keeps the best iterate unless keep='last'",
 )
 @recipe
 def universal(*, budget: Budget, steps: int = 100, step_size: float = 2 / 255, **parts: Any) -> Attack:
