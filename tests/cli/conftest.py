@@ -21,6 +21,29 @@ import torch
 from torch import nn
 
 
+def another():
+    """Another length of the embedding."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        return nn.Sequential(nn.Flatten(), nn.Linear(432, 5))
+
+
+def small_and_euclidean():
+    """Sees 6x6 pixels."""
+    import embattle
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(6)
+        module = nn.Sequential(nn.Flatten(), nn.Linear(108, 7))
+    return embattle.Embedder(module, similarity="euclidean", size=6)
+
+
+def grey():
+    import embattle
+
+    return embattle.Embedder(nn.Sequential(nn.Flatten(), nn.Linear(144, 7)), channels=1)
+
+
 class Wrapped(nn.Module):
     def __init__(self, after):
         super().__init__()

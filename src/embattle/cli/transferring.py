@@ -77,7 +77,9 @@ def load_models(specs: Sequence[tuple[str | None, str]], place: torch.device | N
 def load_common_gallery(
     data: str, models: Sequence[Embedder], *, data_root: Path | None, on_error: WhenDamaged
 ) -> ImageSet:
-    """The pictures in one form for all models: the channels of the first, of a folder in the largest side any of them sees.
+    """The pictures in one form for all models, with the channels of the first.
+
+    Those of a folder get the largest side that any model sees; beside a model that takes any size they stay as they are.
 
     Raises:
         DataError: no such data, or too few pictures.
@@ -86,5 +88,7 @@ def load_common_gallery(
     channels = models[0].channels
     if data in datasets.DATASETS:
         return datasets.load(data, split="test", root=data_root, channels=channels, on_error=on_error)
-    side = max((found for model in models if (found := embedders.picture_side(model)) is not None), default=None)
+    sides = [embedders.picture_side(model) for model in models]
+    known = [side for side in sides if side is not None]
+    side = max(known) if len(known) == len(sides) else None
     return datasets.load(data, split="all", root=data_root, channels=channels, size=side, on_error=on_error)
