@@ -191,6 +191,21 @@ def _towards(x: Tensor, x_adv: Tensor) -> Tensor:
     return torch.where(exact, near, torch.where(levels > clean, levels.floor(), levels.ceil()))
 
 
+def grey_levels(delta: Tensor) -> Tensor:
+    """A perturbation in whole grey levels of 1/255, rounded towards zero, int16.
+
+    Added to any 8-bit picture, and clipped to 0..255, it changes no pixel by more than the perturbation's largest entry:
+    what is learnt on some pictures is applied to others exactly, and within the budget.
+
+    >>> grey_levels(torch.tensor([2.9, -2.9, 3.0]) / 255).tolist()
+    [2, -2, 3]
+    """
+    levels = delta.double() * 255
+    # A level that is an integer up to float noise stays itself.
+    near = levels.round()
+    return torch.where((levels - near).abs() < 1e-3, near, levels.trunc()).to(torch.int16)
+
+
 def _clip_levels(levels: Tensor, low: Tensor, high: Tensor) -> Tensor:
     low, high = low.clamp(0, 255), high.clamp(0, 255)
     # Between two grey levels closer than ε to neither: the ball holds no 8-bit picture there, the nearest one is taken.

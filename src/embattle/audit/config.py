@@ -28,7 +28,9 @@ class AuditConfig(BaseModel):
         steps: gradient steps of the attack; None: its own default.
         rule: step rule of pgd; "ranking" is the ranking paper's.
         precision: of the gradient steps, "float32" or "bfloat16"; what is measured is float32 either way.
-        attacked: how many pictures are attacked for each scenario and ε.
+        attacked: how many pictures are attacked for each scenario and ε; of a universal scenario, how many a perturbation
+            is learnt from, and on how many others it is judged.
+        targets: how many random targets a universal scenario learns a perturbation for.
         k: length of the first page of a list.
         own: whether an attacked item's own clean copy stays in the gallery ("kept", the paper's) or not ("replaced").
         preserve: how many neighbours a semantics-preserving query attack keeps (G).
@@ -54,6 +56,7 @@ class AuditConfig(BaseModel):
     rule: Literal["", "ranking"] = ""
     precision: Precision = "float32"
     attacked: int = Field(default=96, ge=1)
+    targets: int = Field(default=5, ge=1)
     k: int = Field(default=10, ge=1)
     own: Literal["kept", "replaced"] = "kept"
     preserve: int = Field(default=5, ge=0)

@@ -13,6 +13,7 @@ from embattle.metrics import map_at_r, recall_at_k
 from embattle.runs import Output
 from embattle.scenarios.scenario import Scenario, named
 from embattle.scenarios.subject import Subject, page_length
+from embattle.scenarios.universal import is_universal, learnt_from
 
 
 def usable(config: AuditConfig, *, labelled: bool) -> tuple[list[Scenario], list[Scenario]]:
@@ -106,9 +107,11 @@ def clean_rows(subject: Subject, seed: int) -> list[dict[str, Any]]:
 def threat_row(subject: Subject, scenario: Scenario, config: AuditConfig) -> dict[str, Any]:
     """What one scenario means, and how it is attacked."""
     attack = build_attack(config, max(config.eps))
+    pictures = learnt_from(len(subject.images), config.attacked)
+    shared = {"perturbations": config.targets, "learnt_from": pictures} if is_universal(scenario) else {}
     return {
         "row": "threat", "threat": scenario.name, **scenario.describe(subject), "access": "gradient",
-        "attack": {"name": config.attack, "steps": config.rule or attack.steps, "seed": config.seed},
+        "attack": {"name": config.attack, "steps": config.rule or attack.steps, **shared, "seed": config.seed},
         "reproduce": f"--only {scenario.name}",
     }  # fmt: skip
 

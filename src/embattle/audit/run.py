@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,15 @@ from embattle import rng
 from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
 from embattle.audit.describe import describe, usable
+from embattle.audit.universal_unit import SharedCell, shared_cell
 from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
 from embattle.errors import ConfigError, DataError, RunMismatch
 from embattle.records import LocalStore, Unit, build_summary, write_json_atomic
 from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, kind_of_device, numerics, open_run
+from embattle.scenarios.scenario import Scenario
 from embattle.scenarios.subject import Subject, check_gallery, page_length
+from embattle.scenarios.universal import UniversalScenario, is_universal, learnt_from
 from embattle.training import Progress as TrainProgress
 from embattle.training import TrainConfig, train
 
@@ -171,6 +174,22 @@ def check_fit(config: AuditConfig, gallery: ImageSet) -> None:
                 f"this gallery of {len(gallery)} with a first page of {page}; use a smaller number after .w or .m, or a "
                 f"larger --k"
             )
+    _check_universal(config, gallery, runs)
+
+
+def _check_universal(config: AuditConfig, gallery: ImageSet, scenarios: Sequence[Scenario]) -> None:
+    shared = [scenario for scenario in scenarios if is_universal(scenario)]
+    if shared and config.targets > len(gallery):
+        raise ConfigError(
+            f"{config.targets} targets were asked for, and {gallery.name} has {len(gallery)} pictures to draw them from; "
+            f"give a smaller --targets"
+        )
+    alone = [scenario.name for scenario in scenarios if scenario not in shared]
+    if alone and build_attack(config, max(config.eps)).shared:
+        raise ConfigError(
+            f"attack {config.attack!r} learns one perturbation for many pictures, and {', '.join(alone)} attacks each "
+            f"picture alone; give it --only i-ca+ or another universal scenario, or choose another attack"
+        )
 
 
 def _plan(session: _Session) -> list[Task]:
@@ -196,6 +215,9 @@ def _attack_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ...
     shards = [session.attacked[i : i + config.shard] for i in range(0, len(session.attacked), config.shard)]
     tasks = []
     for scenario in scenarios:
+        if is_universal(scenario):
+            tasks += _shared_tasks(session, scenario, base, needs)
+            continue
         for eps in (0.0, *config.eps):
             steps = build_attack(config, eps).steps if eps else 0
             for number, samples in enumerate(shards):
@@ -206,6 +228,27 @@ def _attack_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ...
                 title = f"{scenario.name} at ε {eps:g}" if eps else f"{scenario.name}, clean"
                 tasks.append(Task(unit=unit, work=_work(session, cell), title=title, weight=len(samples) * (3 * steps + 1)))
     return tasks
+
+
+def _shared_tasks(
+    session: _Session, scenario: UniversalScenario, base: dict[str, Any], needs: tuple[str, ...]
+) -> list[Task]:
+    """A unit for each ε and random target."""
+    config, tasks = session.config, []
+    for eps in (0.0, *config.eps):
+        steps = build_attack(config, eps).steps if eps else 0
+        effort = learnt_from(len(session.gallery), config.attacked) * (3 * steps + 2)
+        for number in range(config.targets):
+            cell = SharedCell(scenario=scenario, eps=eps, number=number, findings=0 if number else config.findings)
+            params = {**base, "scenario": scenario.name, "eps": eps, "target": number}
+            unit = Unit(kind="attack", params=params, samples=(), needs=needs)
+            title = f"{scenario.name} at ε {eps:g}, target {number + 1}" if eps else f"{scenario.name}, clean"
+            tasks.append(Task(unit=unit, work=_shared_work(session, cell), title=title, weight=effort))
+    return tasks
+
+
+def _shared_work(session: _Session, cell: SharedCell) -> Callable[[Tick], Output]:
+    return lambda tick: shared_cell(session.subject, cell, session.config)
 
 
 def _work(session: _Session, cell: Cell) -> Callable[[Tick], Output]:

@@ -19,8 +19,9 @@ from embattle.errors import ConfigError, ModelError
 from embattle.records import Unit, build_transfer, write_json_atomic
 from embattle.records.transfer import MODELS_FILE
 from embattle.runs import Output, Progress, RunFolder, Task, execute, kind_of_device, numerics, open_run
-from embattle.scenarios.scenario import Scenario
+from embattle.scenarios.scenario import Scenario, named
 from embattle.scenarios.subject import Subject
+from embattle.scenarios.universal import is_universal
 
 # Effort of describing a model in forward passes a picture, roughly; only the progress bar's estimate depends on it.
 _EMBED_EFFORT = 2.0
@@ -93,6 +94,7 @@ def transfer(
     session = _Session(config, gallery, models)
     _check_models(session)
     check_fit(config, gallery)
+    _check_scenarios(config)
     # Before a folder exists: a model that cannot embed the gallery leaves nothing behind.
     _ = session.subjects
     tasks = list(_plan(session))
@@ -127,6 +129,15 @@ def _check_models(session: _Session) -> None:
             )
     if not session.sources:
         raise ModelError(f"none of {', '.join(models)} gives gradients, so nothing can be crafted; add a model that does")
+
+
+def _check_scenarios(config: TransferConfig) -> None:
+    shared = [name for name in config.scenarios if is_universal(named(name))]
+    if shared:
+        raise ConfigError(
+            f"{', '.join(shared)} learns one perturbation for many pictures, and a transfer crafts every picture alone; "
+            f"leave it out, or audit it on each model"
+        )
 
 
 def _plan(session: _Session) -> Iterator[Task]:

@@ -36,6 +36,10 @@ Precision = Annotated[
 Attacked = Annotated[
     int | None, typer.Option("--attacked", "-n", metavar="N", help="Pictures attacked for each scenario and ε.")
 ]
+Targets = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Random targets of universal scenarios, each its perturbation."),
+]
 K = Annotated[int | None, typer.Option("--k", metavar="N", help="Length of the first page of a list.")]
 Own = Annotated[
     str | None,
@@ -51,8 +55,8 @@ Seed = Annotated[
 ]
 
 
-EPILOG = """Keys of a --config FILE: scenarios (the flag --only), eps, attack, steps, rule, precision, attacked, k, own,
-preserve, xi, findings, seed, and without a flag tile and shard. For example: eps = ["8/255", 0.1]"""
+EPILOG = """Keys of a --config FILE: scenarios (the flag --only), eps, attack, steps, rule, precision, attacked, targets, k,
+own, preserve, xi, findings, seed, and without a flag tile and shard. For example: eps = ["8/255", 0.1]"""
 
 
 def audit(
@@ -69,6 +73,7 @@ def audit(
     rule: Rule = None,
     precision: Precision = None,
     attacked: Attacked = None,
+    targets: Targets = None,
     k: K = None,
     own: Own = None,
     preserve: Preserve = None,
@@ -91,8 +96,8 @@ def audit(
     """
     given = {
         "scenarios": split(only), "eps": eps or None, "attack": attack, "steps": steps, "rule": rule,
-        "precision": precision, "attacked": attacked, "k": k, "own": own, "preserve": preserve, "xi": xi,
-        "findings": findings, "seed": seed,
+        "precision": precision, "attacked": attacked, "targets": targets, "k": k, "own": own, "preserve": preserve,
+        "xi": xi, "findings": findings, "seed": seed,
     }  # fmt: skip
     described = flags.preprocessing(similarity=similarity, size=size, channels=channels, mean=mean, std=std)
     gates = flags.gates(gate)

@@ -31,7 +31,8 @@ class Kind:
 
 
 def _attack(entry: Entry, asked: str) -> str:
-    return f"embattle audit --attack {entry.name}"
+    shared = " --only i-ca+" if getattr(entry.example(), "shared", False) else ""
+    return f"embattle audit --attack {entry.name}{shared}"
 
 
 def _call(entry: Entry, asked: str) -> str:

@@ -80,6 +80,7 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
         state=phrases.state_text(summary),
         recall=phrases.recall_at_1(summary),
         attacked=phrases.attacked_items(summary.get("threats", ())),
+        attacked_title=phrases.attacked_title(summary.get("threats", ())),
         clean=sorted((summary.get("clean") or {}).items()),
         grades=phrases.grade_meanings(),
         thumbnails=list(sheet.thumbnails.values()),

@@ -44,10 +44,11 @@ def _with_counts(figure: Record | None, *, digits: int | None = None) -> str:
 def _facts(summary: Record) -> str:
     subject = summary.get("subject") or {}
     recall = phrases.recall_at_1(summary)
+    threats = summary.get("threats", ())
     told = [
         f"similarity {_plain(subject.get('similarity', 'not recorded'))}",
         f"gallery {figures.number(subject.get('gallery'), digits=0)} items",
-        f"{phrases.attacked_items(summary.get('threats', ())):,} attacked items per threat and ε",
+        f"{phrases.attacked_items(threats):,} {phrases.attacked_title(threats).lower()} per threat and ε",
         f"clean recall@1 {_with_counts(recall) if recall else 'needs labels'}",
     ]
     return "\n".join(f"- {line}" for line in told)

@@ -12,6 +12,8 @@ from embattle.report.figures import Record, eps_decimal, eps_text, number, trim,
 UNGRADED = "–"
 """Stands where a grade would: the threat has no success figure to grade."""
 
+_ITEMS, _TARGETS = "attacked items (--attacked)", "random targets (--targets)"
+
 ACCESS = {
     "gradient": "gradients of the model (white box)",
     "embedding": "embeddings of pictures of their choice (black box)",
@@ -103,7 +105,8 @@ def cost_text(threat: Record) -> str:
         parts.append(f"{trim(cost['forwards'], 1)} forwards")
     if cost.get("seconds") is not None:
         parts.append(f"{number(cost['seconds'])} s")
-    return ", ".join(parts) or "not recorded"
+    told = ", ".join(parts) or "not recorded"
+    return f"{told} for one perturbation" if parts and threat.get("shared") else told
 
 
 def attack_text(attack: Record | None) -> str:
@@ -165,10 +168,11 @@ def range_text(summary: Record) -> str:
     unsettled = [str(threat["threat"]) for threat in threats if grade_span(threat)]
     if not unsettled:
         return ""
-    items = attacked_items(threats)
+    items, told = attacked_items(threats), attacked_title(threats).lower()
+    more = {(_TARGETS if threat.get("shared") else _ITEMS) for threat in threats if grade_span(threat)}
     return (
-        f"With {items:,} attacked {'item' if items == 1 else 'items'} the 95 % intervals allow more than one grade of "
-        f"{', '.join(unsettled)}: the range stands beside the letter. More attacked items (--attacked) narrow it down."
+        f"With {items:,} {told[:-1] if items == 1 else told} the 95 % intervals allow more than one grade of "
+        f"{', '.join(unsettled)}: the range stands beside the letter. More {' and '.join(sorted(more))} narrow it down."
     )
 
 
@@ -211,16 +215,24 @@ def sentence_part(title: str) -> str:
     return title if title[1:2].isupper() else title[:1].lower() + title[1:]
 
 
+def attacked_title(threats: Sequence[Record]) -> str:
+    """What `attacked_items` counts."""
+    return "Attacked items" if any(not threat.get("shared") for threat in threats) else "Perturbations"
+
+
 def attacked_items(threats: Sequence[Record]) -> int:
     """How many items the best-covered threat attacked, counting undefined and failed ones.
+
+    Where every threat learns a perturbation for many items, how many perturbations.
 
     >>> attacked_items([{"curve": [{"eps": .1, "figures": {"success": {"n": 61, "undefined": 2, "failed": 1}}}]}])
     64
     """
+    single = [threat for threat in threats if not threat.get("shared")]
     return max(
         (
             int(figure.get("n") or 0) + int(figure.get("undefined") or 0) + int(figure.get("failed") or 0)
-            for threat in threats
+            for threat in single or threats
             for point in points(threat)
             for figure in point["figures"].values()
         ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Scenario, Setting, Shown, named
 from embattle.scenarios.subject import Subject, check_gallery, page_length
+from embattle.scenarios.universal import is_universal
 
 __all__ = [
     "SCENARIOS",
@@ -17,6 +18,7 @@ __all__ = [
     "Shown",
     "Subject",
     "check_gallery",
+    "is_universal",
     "named",
     "page_length",
 ]
