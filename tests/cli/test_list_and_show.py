@@ -87,7 +87,8 @@ def test_a_scenario_is_shown_under_its_width(call) -> None:
 def test_a_protocol_says_what_it_runs_and_what_it_takes(call, entry) -> None:
     said, protocol = call("show", entry.name), entry.build()
     words = said.words
-    for told in (protocol.title, protocol.paper, protocol.data, protocol.network, f"{protocol.recall:g} %"):
+    recall = "" if protocol.recall is None else f"{protocol.recall:g} %"
+    for told in (protocol.title, protocol.paper, protocol.data, *protocol.networks, recall):
         assert told in words
     for sentence in protocol.differs:
         assert f"- {sentence}" in words
@@ -99,6 +100,7 @@ def test_a_protocol_says_what_it_runs_and_what_it_takes(call, entry) -> None:
         assert len(scale.takes) > 5
         line = words.partition(f" {name} {scale.epochs} epoch")[2].partition(scale.takes)[0]
         assert f"{scale.attacked:,} pictures a seed" in line
+        assert (f"{scale.targets} targets a seed" in line) == (scale.targets > 1)
         assert ", ".join(map(str, scale.seeds)) in line
     assert max(map(len, said.out.partition(protocol.title)[2].splitlines())) <= 80
 

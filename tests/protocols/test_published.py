@@ -12,7 +12,7 @@ from embattle.scenarios import named
 def test_every_cell_has_a_figure_and_every_column_a_scenario(name: str) -> None:
     found = protocol(name)
     assert found.name == name
-    wanted = {(column.scenario, eps) for column in found.columns for eps in (0.0, *found.eps)}
+    wanted = {(column.name, eps) for column in found.columns for eps in (0.0, *found.eps)}
     assert set(found.published) == wanted
     assert {"smoke", "cpu", "paper"} == set(found.scales)
     assert not found.scales["smoke"].judged
@@ -34,6 +34,26 @@ def test_stronger_attacks_and_more_eps_in_the_paper_itself(name: str) -> None:
             assert by_width == sorted(by_width)
 
 
+def test_transfer_and_universal_perturbations_in_the_paper_itself() -> None:
+    """Crafting on the judging model is strongest; unseen pictures are a little safer than seen ones."""
+    table_5, table_6 = protocol("ranking-table-5"), protocol("ranking-table-6")
+    networks = ("lenet", "c2f1", "resnet18")
+    by_pair = {(c.scenario, c.crafted_on, c.judged_on): c for c in table_5.columns}
+    assert len(by_pair) == len(table_5.columns) == 4 * 9
+    assert set(table_5.networks) == set(networks)
+    for (scenario, source, judge), column in by_pair.items():
+        own, other = (table_5.published[by_pair[scenario, of, judge].name, 0.3] for of in (judge, source))
+        assert own >= other if column.rises else own <= other
+        before = table_5.published[column.name, 0.0]
+        assert other >= before if column.rises else other <= before
+    for scenario in ("i-ca+", "i-ca-", "i-qa+", "i-qa-"):
+        seen, unseen = (next(c for c in table_6.columns if c.name == f"{scenario} {which}") for which in ("seen", "unseen"))
+        assert (seen.key, seen.metric, unseen.key, unseen.metric) == (scenario, "seen_rank", scenario, "rank")
+        ranks = [table_6.published[column.name, 0.3] for column in (seen, unseen)]
+        assert abs(ranks[0] - ranks[1]) <= 0.5
+        assert (ranks[0] - table_6.published[seen.name, 0.0] > 0) == seen.rises == unseen.rises
+
+
 def test_a_few_figures_by_hand() -> None:
     """Read off the paper's Tables 1 and 3 and its authors' recorded curves, independently of the text blocks."""
     table_1, table_3 = protocol("ranking-table-1").published, protocol("ranking-table-3-vanilla").published
@@ -46,3 +66,13 @@ def test_a_few_figures_by_hand() -> None:
     assert table_3["sp-qa-.m10", 0.3] == 6.6
     assert curve["shift", 0.3] == 1.395
     assert curve["ca-.w1", 0.15] == 50.0
+    table_5, table_6 = protocol("ranking-table-5").published, protocol("ranking-table-6").published
+    # The example of the paper's text: "row 2, column 3, top-left table"; and the one of CA−, "from 2.1% to 9.3%".
+    assert table_5["ca+.w1 c2f1→resnet18", 0.3] == 31.3
+    assert (table_5["ca-.w1 c2f1→resnet18", 0.0], table_5["ca-.w1 c2f1→resnet18", 0.3]) == (2.1, 9.3)
+    assert table_5["sp-qa+.m1 resnet18→lenet", 0.3] == 41.4
+    assert table_5["sp-qa-.m1 lenet→resnet18", 0.3] == 1.8
+    assert table_5["ca-.w1 lenet→lenet", 0.0] == 2.5
+    assert (table_6["i-ca- unseen", 0.0], table_6["i-ca- unseen", 0.3]) == (0.7, 9.4)
+    assert (table_6["i-qa+ seen", 0.3], table_6["i-qa+ unseen", 0.3]) == (20.5, 21.0)
+    assert table_6["qa-.m1", 0.3] == 94.1

@@ -260,9 +260,15 @@ def test_a_device_is_part_of_a_run_and_its_models_are_its_own(
     with pytest.raises(Planned) as caught:
         reproduce(tiny, "cpu", models=models, out=tmp_path / "run", device="cuda:1")
     assert caught.value.args == ("cuda (card)", "cuda (card)", ["cuda:1", "cuda:1"])
-    parts = {"protocol": tiny, "scale": tiny.scales["cpu"], "pictures": data.load("digits"), "models": tmp_path}
+    parts = {
+        "protocol": tiny,
+        "scale": tiny.scales["cpu"],
+        "pictures": data.load("digits"),
+        "models": tmp_path,
+        "folder": None,
+    }
     names = {
-        place: execution._Study(**parts, gallery=parts["pictures"], device=torch.device(place), folder=None).checkpoint(0)
+        place: execution._Study(**parts, gallery=parts["pictures"], device=torch.device(place)).checkpoint("small", 0)
         for place in ("cpu", "cuda:0")
     }  # fmt: skip
     assert names["cuda:0"].name.replace("-cuda0-", "-") == names["cpu"].name != names["cuda:0"].name

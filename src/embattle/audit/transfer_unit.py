@@ -13,17 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from embattle.audit.attack_unit import Cell, craft, judge
 from embattle.audit.config import AuditConfig
 from embattle.records.transfer import ATTACK_SECONDS
 from embattle.runs import Output
+from embattle.scenarios.crossing import Aims, crafted_for
 from embattle.scenarios.subject import Subject
-
-Aims = Mapping[str, Tensor]
-# The aims of query scenarios that are no goal of the attack, but neighbours that it leaves where they are.
-_KEPT = "kept"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,26 +70,13 @@ def _attacks(judged: Mapping[str, Aims], source: str | None) -> list[tuple[Aims,
         return [({}, list(judged))]
     found: list[tuple[Aims, list[str]]] = []
     for target, theirs in judged.items():
-        aims = _crafted_for(judged[source], theirs)
+        aims = crafted_for(judged[source], theirs)
         served = next((targets for other, targets in found if _equal(aims, other)), None)
         if served is None:
             found.append((aims, [target]))
         else:
             served.append(target)
     return found
-
-
-def _crafted_for(own: Aims, theirs: Aims) -> Aims:
-    """The goals are the judging model's; where they are the crafting model's too, so is what must stay natural.
-
-    An attacker who needs nothing from the other model's lists keeps what their own model calls near. Row by row, so that a
-    picture does not depend on its company.
-    """
-    if _KEPT not in theirs:
-        return theirs
-    goals = [name for name in theirs if name != _KEPT]
-    same = torch.stack([(own[name] == theirs[name]).flatten(1).all(1) for name in goals]).all(0)
-    return {**theirs, _KEPT: torch.where(same.unsqueeze(1), own[_KEPT], theirs[_KEPT])}
 
 
 def _equal(first: Aims, second: Aims) -> bool:

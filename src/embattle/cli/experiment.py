@@ -20,8 +20,8 @@ def experiment(entry: Entry) -> str:
     protocol: Protocol = entry.build()
     lines = [
         protocol.title, entry.summary, "",
-        *_fact("trained", f"{protocol.network} on the training pictures of {protocol.data}, a model for each seed; the "
-               f"paper's Recall@1 is {protocol.recall:g} %"),
+        *_fact("trained", f"{', '.join(protocol.networks)} on the training pictures of {protocol.data}, a model for each "
+               f"seed{_recall(protocol)}"),
         *_fact("attacked", f"test pictures of {protocol.data}, which are also the gallery, drawn for each seed"),
         *_fact("attack", _attacks(protocol)),
         *_fact("columns", _columns(protocol)),
@@ -34,6 +34,10 @@ def experiment(entry: Entry) -> str:
     return "\n".join(lines)
 
 
+def _recall(protocol: Protocol) -> str:
+    return "" if protocol.recall is None else f"; the paper's Recall@1 is {protocol.recall:g} %"
+
+
 def _attacks(protocol: Protocol) -> str:
     adaptive = ", and beside it Auto-PGD with equally many forwards" if protocol.adaptive else ""
     return f"the paper's step rule{adaptive}"
@@ -43,7 +47,7 @@ def _columns(protocol: Protocol) -> str:
     measured: dict[str, list[str]] = {}
     for column in protocol.columns:
         what = "mean rank in %" if column.unit == "%" else f"mean {column.metric}"
-        measured.setdefault(what, []).append(column.scenario)
+        measured.setdefault(what, []).append(column.name)
     return "; ".join(f"{what} of {', '.join(names)}" for what, names in measured.items())
 
 
@@ -58,7 +62,8 @@ def _scale(scale: Scale) -> str:
     gallery = "" if scale.gallery is None else f" in a gallery of {scale.gallery:,}"
     seeds = f"{'seed' if len(scale.seeds) == 1 else 'seeds'} {', '.join(map(str, scale.seeds))}"
     judged = "" if scale.judged else "not judged"
-    told = (f"{epochs}{trained}", f"{scale.attacked:,} pictures a seed{gallery}", seeds, scale.takes, judged)
+    targets = "" if scale.targets == 1 else f"{scale.targets:,} targets a seed"
+    told = (f"{epochs}{trained}", f"{scale.attacked:,} pictures a seed{gallery}", targets, seeds, scale.takes, judged)
     return "; ".join(part for part in told if part)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from embattle.protocols.protocol import PROTOCOLS, Column, Protocol, Scale
 
-_PAPER = "Zhou et al. 2020, Adversarial Ranking Attack and Defense"
+PAPER = "Zhou et al. 2020, Adversarial Ranking Attack and Defense"
 _WIDTHS = (1, 2, 5, 10)
 
 # Columns: CA+ w = 1, 2, 5, 10; CA- w; QA+ m; QA- m. Mean normalised ranks in %.
@@ -36,16 +36,16 @@ _FIGURE_2 = """
 0.25  2.6   90.3  6.4   8.6  1.339
 0.3   2.0   93.7  6.4   8.7  1.395
 """
-_DIFFERS = (
+DIFFERS = (
     "The best iterate by the attacker's loss is kept; the authors' code keeps the last.",
     "The hinge is averaged over queries and gallery as in the authors' code, not summed as in the equations.",
     "A picture is never its own query or candidate; the authors' draw allows it, once in 10,000.",
     "Max shift starts from a seeded nudge of ε/1000: at the clean picture its gradient is rounding noise.",
     "The random draws are ours, so no single number can agree to the last digit.",
 )
-_IN_SHORT = "keeps the iterate with the highest loss, not the last; draws of our own"
+IN_SHORT = "keeps the iterate with the highest loss, not the last; draws of our own"
 # Of the paper's scale: 100 times the attacks of the committed results at scale cpu, and its training.
-_SCALES = {
+SCALES = {
     "smoke": Scale(
         attacked=8, epochs=1, seeds=(0,), training_pictures=2000, gallery=500, judged=False, takes="about a minute"
     ),
@@ -80,19 +80,19 @@ def _figures(table: str, columns: tuple[Column, ...]) -> Mapping[tuple[str, floa
 
 def _attack_table(name: str, title: str, where: str, data: str, table: str, recall: float) -> Protocol:
     return Protocol(
-        name=name, title=title, paper=f"{_PAPER}, {where}", data=data, network="c2f1", columns=_COLUMNS,
-        eps=(0.01, 0.03, 0.1, 0.3), published=_figures(table, _COLUMNS), recall=recall, scales=_SCALES, differs=_DIFFERS,
+        name=name, title=title, paper=f"{PAPER}, {where}", data=data, network="c2f1", columns=_COLUMNS,
+        eps=(0.01, 0.03, 0.1, 0.3), published=_figures(table, _COLUMNS), recall=recall, scales=SCALES, differs=DIFFERS,
     )  # fmt: skip
 
 
-@PROTOCOLS.register("ranking-table-1", paper=f"{_PAPER}, Table 1", access="gradient", differs=_IN_SHORT)
+@PROTOCOLS.register("ranking-table-1", paper=f"{PAPER}, Table 1", access="gradient", differs=IN_SHORT)
 def table_1() -> Protocol:
     """Ranking attacks on MNIST: 16 columns at four budgets."""
     title = "Adversarial ranking attacks on a vanilla model, MNIST"
     return _attack_table("ranking-table-1", title, "Table 1", "mnist", _TABLE_1, 99.1)
 
 
-@PROTOCOLS.register("ranking-table-3-vanilla", paper=f"{_PAPER}, Table 3, upper half", access="gradient", differs=_IN_SHORT)
+@PROTOCOLS.register("ranking-table-3-vanilla", paper=f"{PAPER}, Table 3, upper half", access="gradient", differs=IN_SHORT)
 def table_3_vanilla() -> Protocol:
     """Ranking attacks on Fashion-MNIST: 16 columns at four budgets."""
     title = "Adversarial ranking attacks on a vanilla model, Fashion-MNIST"
@@ -100,14 +100,14 @@ def table_3_vanilla() -> Protocol:
 
 
 @PROTOCOLS.register(
-    "ranking-figure-2-vanilla", paper=f"{_PAPER}, Figure 2, vanilla curves", access="gradient", differs=_IN_SHORT
+    "ranking-figure-2-vanilla", paper=f"{PAPER}, Figure 2, vanilla curves", access="gradient", differs=IN_SHORT
 )
 def figure_2_vanilla() -> Protocol:
     """Four ranking attacks and the embedding shift over ε, MNIST."""
     return Protocol(
         name="ranking-figure-2-vanilla", title="Ranking attacks and embedding shift over ε, vanilla model, MNIST",
-        paper=f"{_PAPER}, Figure 2, vanilla curves", data="mnist", network="c2f1", columns=_CURVES,
+        paper=f"{PAPER}, Figure 2, vanilla curves", data="mnist", network="c2f1", columns=_CURVES,
         eps=(0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), published=_figures(_FIGURE_2, _CURVES), recall=99.1,
-        scales=_SCALES, adaptive=False,
-        differs=(*_DIFFERS, "ε at nine points of the figure's 31, for which its authors' own numbers are at hand."),
+        scales=SCALES, adaptive=False,
+        differs=(*DIFFERS, "ε at nine points of the figure's 31, for which its authors' own numbers are at hand."),
     )  # fmt: skip

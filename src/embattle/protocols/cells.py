@@ -14,13 +14,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from embattle.attacks import Attack, Objective, apgd, pgd
+from embattle.attacks import Attack, Objective, apgd, pgd, universal
 from embattle.attacks.objectives import CandidateRank, QueryRank
 from embattle.budget import Linf
 from embattle.protocols.free_point import SEARCH, free_points
+from embattle.protocols.perturbation_cells import perturb, rows_of
 from embattle.protocols.protocol import Column
 from embattle.runs import Output
-from embattle.scenarios import Scenario, Subject, named
+from embattle.scenarios import Scenario, Subject, crafted_for, is_universal, named
+from embattle.scenarios.universal import UniversalScenario
 
 Role = Literal["clean", "paper", "adaptive", "free"]
 # Physical batch of the loop; fewer pictures than that would be padded for nothing.
@@ -37,7 +39,7 @@ class Cell:
         role: "paper" is the paper's own attack, "adaptive" the audit's default at equally many forwards, "free" the best
             embedding of unit length, whatever picture might have it.
         seed: of model, choice of pictures and targets.
-        samples: ids of the attacked pictures.
+        samples: ids of the attacked pictures; of a universal scenario the numbers of its targets.
     """
 
     column: Column
@@ -47,29 +49,55 @@ class Cell:
     samples: tuple[str, ...]
 
 
-def attack_of(role: Role, eps: float) -> Attack:
-    """The paper's step rule, or the adaptive attack with as many steps."""
+def attack_of(role: Role, eps: float, *, shared: bool = False) -> Attack:
+    """The paper's step rule, or the adaptive attack with as many steps; `shared`: of universal perturbations."""
     budget = Linf(eps)
-    paper = pgd(budget=budget, rule="ranking")
-    return paper if role == "paper" else apgd(budget=budget, steps=paper.steps)
+    paper = universal(budget=budget) if shared else pgd(budget=budget, rule="ranking")
+    return paper if role == "paper" else apgd(budget=budget, steps=paper.steps, shared=shared)
 
 
-def attack_names(eps: Sequence[float]) -> dict[str, str]:
+def attack_names(eps: Sequence[float], columns: Sequence[Column]) -> dict[str, str]:
     """What the attacks of a run are, in full: part of its identity."""
     roles: tuple[Role, ...] = ("paper", "adaptive")
     attacks = {f"{role} {each:g}": f"{attack_of(role, each)!r}, tile {_TILE}" for role in roles for each in eps}
+    if any(shares(column) for column in columns):
+        attacks |= {
+            f"universal {role} {each:g}": repr(attack_of(role, each, shared=True)) for role in roles for each in eps
+        }
     return {**attacks, "free": SEARCH}
 
 
-def measure_cell(subject: Subject, cell: Cell) -> Output:
-    """A row for every picture: the scenario's metrics, the attacker's loss, and the cost."""
-    work = _Work(subject=subject, cell=cell, scenario=named(cell.column.scenario))
+def shares(column: Column) -> bool:
+    """Whether a column is of a universal scenario."""
+    return is_universal(named(column.scenario))
+
+
+def measure_cell(subject: Subject, cell: Cell, source: Subject | None = None) -> Output:
+    """A row for every picture: the scenario's metrics, the attacker's loss, and the cost.
+
+    Args:
+        subject: the system that judges.
+        cell: what is measured.
+        source: the system that pictures are crafted on; None: the same.
+    """
+    work = _Work(subject=subject, source=source or subject, cell=cell, scenario=named(cell.column.scenario))
+    if is_universal(work.scenario):
+        return _perturbations(subject, work.scenario, cell)
     if cell.role == "clean":
         return Output(rows=work.rows(work.measured(subject.z[work.places])))
     if cell.role == "free":
         found = free_points(subject.embedder, work.objective, subject.z[work.places], work.metric)
         return Output(rows=work.rows(work.measured(found)))
     return work.attacked()
+
+
+def _perturbations(subject: Subject, scenario: UniversalScenario, cell: Cell) -> Output:
+    attack = None if cell.role == "clean" else attack_of(cell.role, cell.eps, shared=True)
+    tile = min(_TILE, len(subject.images))
+    found = {name: perturb(subject, scenario, int(name), attack, seed=cell.seed, tile=tile) for name in cell.samples}
+    shared = {"column": cell.column.key, "eps": cell.eps, "role": cell.role, "seed": cell.seed}
+    seconds = sum(each.seconds for each in found.values())
+    return Output(rows=rows_of(shared, found), cost={"attack_seconds": seconds} if attack is not None else {})
 
 
 def without_criterion(objective: Objective) -> Objective:
@@ -87,9 +115,10 @@ Metrics = Mapping[str, float] | None
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """A cell with the system it is measured on."""
+    """A cell with the system it is measured on, and the one it is crafted on."""
 
     subject: Subject
+    source: Subject
     cell: Cell
     scenario: Scenario
 
@@ -106,7 +135,8 @@ class _Work:
     @property
     def objective(self) -> Objective:
         """What the attacks maximise."""
-        return without_criterion(self.scenario.objective(self.subject, self.places, self.aims))
+        own = self.scenario.aims(self.source, self.places, self.cell.seed)
+        return without_criterion(self.scenario.objective(self.source, self.places, crafted_for(own, self.aims)))
 
     def metric(self, index: Tensor, z: Tensor) -> Tensor:
         """The printed metric of some of the pictures, embedded at `z`."""
@@ -123,11 +153,11 @@ class _Work:
 
     def attacked(self) -> Output:
         """The attack, measured on the float pictures it returns and on their saved form."""
-        embedder, tile = self.subject.embedder, min(_TILE, len(self.places))
+        tile, judge = min(_TILE, len(self.places)), self.subject.embedder
         attack, x = attack_of(self.cell.role, self.cell.eps), self.subject.images.pixels(self.places)
-        result = attack(embedder, x, self.objective, seed=self.cell.seed, ids=self.cell.samples, tile=tile)
+        result = attack(self.source.embedder, x, self.objective, seed=self.cell.seed, ids=self.cell.samples, tile=tile)
         found, eight_bit = (
-            self.measured(embedder.embed(pictures, tile=tile)) for pictures in (result.x_adv, result.eight_bit_images)
+            self.measured(judge.embed(pictures, tile=tile)) for pictures in (result.x_adv, result.eight_bit_images)
         )
         rows = self.rows(found, eight_bit, loss=result.loss.tolist(), forwards=result.forwards.tolist())
         return Output(rows=rows, cost={"attack_seconds": result.seconds})
@@ -140,7 +170,7 @@ class _Work:
         cell = self.cell
         return [
             {
-                "row": "sample", "column": cell.column.scenario, "eps": cell.eps, "role": cell.role, "seed": cell.seed,
+                "row": "sample", "column": cell.column.key, "eps": cell.eps, "role": cell.role, "seed": cell.seed,
                 "sample": sample, "metrics": found[i], "eight_bit": None if eight_bit is None else eight_bit[i],
                 "loss": None if loss is None or not math.isfinite(loss[i]) else loss[i],
                 "forwards": 0 if forwards is None else forwards[i],

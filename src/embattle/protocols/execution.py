@@ -14,7 +14,8 @@ from embattle import data, networks, rng
 from embattle.data import ImageSet
 from embattle.embedders import load_checkpoint
 from embattle.errors import RunMismatch
-from embattle.protocols.cells import Cell, Role, attack_names, attack_of, chosen, measure_cell
+from embattle.protocols.cells import Cell, Role, attack_names, attack_of, chosen, measure_cell, shares
+from embattle.protocols.perturbation_cells import LEARNT_FROM
 from embattle.protocols.protocol import Column, Protocol, Scale
 from embattle.records import LocalStore, Published, Unit, build_reproduction, write_json_atomic
 from embattle.records.reproduction import PAPER_FILE
@@ -41,14 +42,14 @@ class _Study:
     models: Path
     device: torch.device
     folder: Callable[[], LocalStore]
-    _subjects: dict[int, Subject] = field(default_factory=dict)
+    _subjects: dict[tuple[str, int], Subject] = field(default_factory=dict)
 
-    def training(self, seed: int) -> TrainConfig:
+    def training(self, network: str, seed: int) -> TrainConfig:
         """The paper's training; its thread count is fixed, because it is part of what a model is."""
-        fitting = networks.arguments_for(self.protocol.network, self.pictures.channels, self.pictures.images.shape[2])
+        fitting = networks.arguments_for(network, self.pictures.channels, self.pictures.images.shape[2])
         return TrainConfig.parse(
             {
-                "network": self.protocol.network, "network_args": fitting, "epochs": self.scale.epochs, "seed": seed,
+                "network": network, "network_args": fitting, "epochs": self.scale.epochs, "seed": seed,
                 "device": str(self.device),
             }
         )  # fmt: skip
@@ -65,13 +66,14 @@ class _Study:
             "protocol": self.protocol.name, "numerics": self.numerics,
             "scale": {"attacked": self.scale.attacked, "epochs": self.scale.epochs, "seeds": list(self.scale.seeds)},
             "pictures": self.pictures.fingerprint, "gallery": self.gallery.fingerprint,
-            "columns": [column.scenario for column in self.protocol.columns], "eps": list(self.protocol.eps),
-            "attacks": attack_names(self.protocol.eps),
+            "columns": [column.key for column in self.protocol.columns], "eps": list(self.protocol.eps),
+            "attacks": attack_names(self.protocol.eps, self.protocol.columns),
+            **({"targets": self.scale.targets} if any(map(shares, self.protocol.columns)) else {}),
         }  # fmt: skip
 
-    def checkpoint(self, seed: int) -> Path:
+    def checkpoint(self, network: str, seed: int) -> Path:
         """Where the model of a seed lives; runs with the same training share it."""
-        config = self.training(seed)
+        config = self.training(network, seed)
         part = "" if self.scale.training_pictures is None else f"-{len(self.pictures)}pictures"
         # Another device rounds otherwise, so it trains a model of its own beside the shared one.
         part += "" if self.device.type == "cpu" else f"-{config.device.replace(':', '')}"
@@ -83,27 +85,33 @@ class _Study:
         order = rng.generator(seed, "attacked", self.gallery.fingerprint).permutation(len(self.gallery))
         return chosen(self.gallery.ids, order.tolist(), self.scale.attacked)
 
-    def subject(self, seed: int) -> Subject:
-        """The gallery embedded by the model of a seed; one seed's is held at a time."""
-        if seed not in self._subjects:
-            embedder = load_checkpoint(self.checkpoint(seed))
-            self._check_model(seed, embedder.fingerprint)
+    def subject(self, network: str, seed: int) -> Subject:
+        """The gallery embedded by the model of a seed; one seed's models are held at a time."""
+        if (network, seed) not in self._subjects:
+            embedder = load_checkpoint(self.checkpoint(network, seed))
+            self._check_model(network, seed, embedder.fingerprint)
             embedder.module.to(self.device)
-            self._subjects.clear()
-            self._subjects[seed] = Subject.of(embedder, self.gallery, k=_K, keep_own=True)
-        return self._subjects[seed]
+            for other in [held for held in self._subjects if held[1] != seed]:
+                del self._subjects[other]
+            self._subjects[network, seed] = Subject.of(embedder, self.gallery, k=_K, keep_own=True)
+        return self._subjects[network, seed]
 
-    def _check_model(self, seed: int, fingerprint: str) -> None:
+    def _check_model(self, network: str, seed: int, fingerprint: str) -> None:
         store = self.folder()
         for unit in store.done():
             if store.unit(unit).kind != "train":
                 continue
             for row in store.rows(unit):
-                if row["seed"] == seed and row["model"] != fingerprint:
+                of = row.get("network", self.protocol.network)
+                if (of, row["seed"]) == (network, seed) and row["model"] != fingerprint:
                     raise RunMismatch(
-                        f"{self.checkpoint(seed)} is not the model that this run trained; put that one back, or delete "
-                        f"the run folder"
+                        f"{self.checkpoint(network, seed)} is not the model that this run trained; put that one back, or "
+                        f"delete the run folder"
                     )
+
+    def samples(self, column: Column, seed: int) -> tuple[str, ...]:
+        """What a column attacks under a seed: pictures, or for universal perturbations the numbers of targets."""
+        return tuple(map(str, range(self.scale.targets))) if shares(column) else self.attacked(seed)
 
 
 def reproduce(
@@ -179,15 +187,16 @@ def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dic
     """What a result says of itself before the figures, and the paper's figures."""
     published = [
         Published(
-            column=column.scenario, metric=column.metric, unit=column.unit, rises=column.rises, width=column.width,
-            tolerance=column.tolerance, eps=eps, value=protocol.published.get((column.scenario, eps)),
+            column=column.name, metric=column.metric, unit=column.unit, rises=column.rises, width=column.width,
+            tolerance=column.tolerance, eps=eps, value=protocol.published.get((column.name, eps)),
+            measured_as=column.key if column.name != column.key else "",
         )
         for column in protocol.columns
         for eps in (0.0, *protocol.eps)
     ]  # fmt: skip
     described = {
         "protocol": protocol.name, "title": protocol.title, "paper": protocol.paper, "recall": protocol.recall,
-        "data": protocol.data, "network": protocol.network, "differs": list(protocol.differs), "scale": name,
+        "data": protocol.data, "network": ", ".join(protocol.networks), "differs": list(protocol.differs), "scale": name,
         "judged": scale.judged, "attacked": scale.attacked, "epochs": scale.epochs, "seeds": list(scale.seeds),
         "training_pictures": scale.training_pictures, "gallery": scale.gallery, "notes": notes,
     }  # fmt: skip
@@ -195,15 +204,31 @@ def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dic
 
 
 def _tasks(study: _Study, seed: int) -> list[Task]:
-    """All units of a seed, in order: its model, then column by column the clean system, the bound, and ε by ε."""
-    training = {"train": study.training(seed).model_dump(mode="json"), "pictures": study.pictures.fingerprint}
-    unit = Unit(kind="train", params=training, samples=(), needs=())
-    effort = _TRAIN_EFFORT * study.scale.epochs * len(study.pictures)
-    tasks = [Task(unit=unit, work=lambda tick: _train(study, seed, tick), title=f"seed {seed}: training", weight=effort)]
-    for column in study.protocol.columns:
+    """All units of a seed, in order: its models, then column by column the clean system, the bound, and ε by ε."""
+    training = {network: _training_task(study, network, seed) for network in study.protocol.networks}
+    tasks = list(training.values())
+    measured = {column.key: column for column in reversed(study.protocol.columns)}
+    for column in (column for column in study.protocol.columns if measured[column.key] is column):
+        networks_of = dict.fromkeys(_networks(study, column))
+        needs = tuple(training[network].unit.id for network in networks_of)
         for role, eps in _roles(study.protocol, column):
-            tasks.append(_task(study, column, role, eps, seed, needs=(unit.id,)))
+            tasks.append(_task(study, column, role, eps, seed, needs=needs))
     return tasks
+
+
+def _training_task(study: _Study, network: str, seed: int) -> Task:
+    params = {"train": study.training(network, seed).model_dump(mode="json"), "pictures": study.pictures.fingerprint}
+    return Task(
+        unit=Unit(kind="train", params=params, samples=(), needs=()),
+        work=lambda tick: _train(study, network, seed, tick),
+        title=f"seed {seed}: training{'' if network == study.protocol.network else f' {network}'}",
+        weight=_TRAIN_EFFORT * study.scale.epochs * len(study.pictures),
+    )
+
+
+def _networks(study: _Study, column: Column) -> tuple[str, str]:
+    """On which network a column's pictures are crafted, and on which they are judged."""
+    return column.crafted_on or study.protocol.network, column.judged_on or study.protocol.network
 
 
 def _roles(protocol: Protocol, column: Column) -> list[tuple[Role, float]]:
@@ -213,30 +238,35 @@ def _roles(protocol: Protocol, column: Column) -> list[tuple[Role, float]]:
 
 
 def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, needs: tuple[str, ...]) -> Task:
-    cell = Cell(column=column, eps=eps, role=role, seed=seed, samples=study.attacked(seed))
+    cell = Cell(column=column, eps=eps, role=role, seed=seed, samples=study.samples(column, seed))
     # Other seeds or columns of the run do not change this cell, so they are not in its identity.
     params = {
-        "numerics": study.numerics, "gallery": study.gallery.fingerprint, "column": column.scenario, "role": role,
+        "numerics": study.numerics, "gallery": study.gallery.fingerprint, "column": column.key, "role": role,
         "eps": eps, "seed": seed,
     }  # fmt: skip
-    effort = {"clean": 1.0, "free": _FREE_EFFORT}.get(role) or _STEP_EFFORT * attack_of(role, eps).steps
+    shared = shares(column)
+    effort = {"clean": 1.0, "free": _FREE_EFFORT}.get(role) or _STEP_EFFORT * attack_of(role, eps, shared=shared).steps
+    pictures = int(LEARNT_FROM * len(study.gallery)) if shared else 1
+    source, judge = _networks(study, column)
     return Task(
         unit=Unit(kind="attack", params=params, samples=cell.samples, needs=needs),
-        work=lambda tick: measure_cell(study.subject(seed), cell),
-        title=f"seed {seed}: {column.scenario} {role} ε {eps:g}" if eps else f"seed {seed}: {column.scenario} {role}",
-        weight=effort * len(cell.samples),
+        work=lambda tick: measure_cell(study.subject(judge, seed), cell, study.subject(source, seed)),
+        title=f"seed {seed}: {column.key} {role} ε {eps:g}" if eps else f"seed {seed}: {column.key} {role}",
+        weight=effort * len(cell.samples) * pictures,
     )
 
 
-def _train(study: _Study, seed: int, tick: Tick) -> Output:
-    path = study.checkpoint(seed)
+def _train(study: _Study, network: str, seed: int, tick: Tick) -> Output:
+    path = study.checkpoint(network, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = study.scale.epochs
 
     def show(progress: TrainProgress) -> None:
         tick((progress.epoch - 1 + progress.batch / progress.batches) / whole)
 
-    result = train(study.training(seed), study.pictures, path, progress=show, evaluate=study.gallery)
+    result = train(study.training(network, seed), study.pictures, path, progress=show, evaluate=study.gallery)
     assert result.recall is not None
     row = {"row": "model", "seed": seed, "model": result.embedder.fingerprint, "recall": result.recall.to_json()}
+    if len(study.protocol.networks) > 1:
+        row["network"] = network
     return Output(rows=[row])

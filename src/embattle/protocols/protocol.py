@@ -19,6 +19,7 @@ class Scale:
         attacked: pictures attacked for each seed, >= 1.
         epochs: of training, >= 1.
         seeds: one model is trained, and other pictures are attacked, for each.
+        targets: random targets of universal scenarios for each seed, one perturbation each.
         training_pictures: how many of the training pictures are used; None: all.
         gallery: how many of the test pictures are searched, >= 4; None: all.
         judged: whether figures at this scale can be compared with the paper's. A smoke test's cannot.
@@ -31,13 +32,14 @@ class Scale:
     attacked: int
     epochs: int
     seeds: tuple[int, ...]
+    targets: int = 1
     training_pictures: int | None = None
     gallery: int | None = None
     judged: bool = True
     takes: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("attacked", "epochs", "training_pictures", "gallery"):
+        for name in ("attacked", "epochs", "targets", "training_pictures", "gallery"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
@@ -56,6 +58,9 @@ class Column:
         rises: whether a stronger attack makes the metric larger.
         tolerance: difference from the paper that says nothing, in the metric's unit.
         width: targets of a picture; above 1 the best that any embedding could reach is worked out beside.
+        crafted_on, judged_on: networks, where a picture is crafted on one model and judged on another; "": the protocol's.
+        label: what the column is called; "" makes a name of scenario and networks. Columns that differ in nothing but
+            metric and label are measured once.
     """
 
     scenario: str
@@ -64,6 +69,20 @@ class Column:
     rises: bool
     tolerance: float = 3.0
     width: int = 1
+    crafted_on: str = ""
+    judged_on: str = ""
+    label: str = ""
+
+    @property
+    def key(self) -> str:
+        """What is measured, whichever of its metrics the column prints."""
+        pair = f" {self.crafted_on}→{self.judged_on}" if self.crafted_on or self.judged_on else ""
+        return f"{self.scenario}{pair}"
+
+    @property
+    def name(self) -> str:
+        """What the column is called."""
+        return self.label or self.key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +94,12 @@ class Protocol:
         title: for people.
         paper: where it was published.
         data: a named data set with a train and a test split.
-        network: what is trained.
+        network: what is trained; columns may name others beside it.
         columns: what is measured.
         eps: budgets in pixel units of [0, 1], without 0.
-        published: the paper's figures by column and ε (0 included where the paper has it), in the metric's unit.
-        recall: the paper's Recall@1, in %.
+        published: the paper's figures by the column's name and ε (0 included where the paper has it), in the metric's
+            unit.
+        recall: the paper's Recall@1, in %; None where it prints none.
         scales: by name: "smoke", "cpu", "paper".
         differs: where ours departs from the paper, in sentences.
         adaptive: whether the audit's default attack runs beside the paper's, on the same pictures with equal forwards.
@@ -93,10 +113,16 @@ class Protocol:
     columns: tuple[Column, ...]
     eps: tuple[float, ...]
     published: Mapping[tuple[str, float], float]
-    recall: float
+    recall: float | None
     scales: Mapping[str, Scale]
     differs: tuple[str, ...]
     adaptive: bool = True
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Every network that is trained, each once."""
+        named = [name or self.network for column in self.columns for name in (column.crafted_on, column.judged_on)]
+        return tuple(dict.fromkeys([self.network, *named]))
 
     def at(self, scale: str, *, attacked: int | None = None, seeds: tuple[int, ...] | None = None) -> Scale:
         """The scale called `scale`, with another number of pictures or other seeds where given.

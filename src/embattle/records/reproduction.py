@@ -37,6 +37,7 @@ class Published:
             interval, count if they are more.
         eps: ε; 0 is the clean system.
         value: the paper's.
+        measured_as: the column that the rows of the run name, where it is another one.
     """
 
     column: str
@@ -47,6 +48,7 @@ class Published:
     tolerance: float
     eps: float
     value: float | None
+    measured_as: str = ""
 
 
 def build_reproduction(run: Path) -> dict[str, Any]:
@@ -69,7 +71,10 @@ def build_reproduction(run: Path) -> dict[str, Any]:
         "schema": SCHEMA, **paper["described"], "environment": environment, "config_hash": config["hash"],
         "units": {"done": measured.units, "planned": len(config["plan"])},
         "complete": measured.units == len(config["plan"]),
-        "models": [{"seed": row["seed"], "recall@1": row["recall"]} for row in measured.models],
+        "models": [
+            {"seed": row["seed"], "recall@1": row["recall"], **({"network": row["network"]} if "network" in row else {})}
+            for row in measured.models
+        ],
         "verdicts": {name: verdicts.count(name) for name in ("same", "stronger", "weaker")}, "cells": cells,
     }  # fmt: skip
 
@@ -102,12 +107,13 @@ class _Measured:
         return cls(units=len(units), models=models, samples=samples, seconds=seconds)
 
     def rows(self, place: Published, role: str) -> Mapping[int, Sequence[Row]]:
-        return self.samples.get((place.column, 0.0 if role in _WITHOUT_EPS else place.eps, role), {})
+        column = place.measured_as or place.column
+        return self.samples.get((column, 0.0 if role in _WITHOUT_EPS else place.eps, role), {})
 
     def cost(self, place: Published, role: str) -> dict[str, float | None]:
         """Mean forwards and seconds a picture."""
         forwards = [row["forwards"] for row in _flat(self.rows(place, role))]
-        seconds = self.seconds.get((place.column, place.eps, role), ())
+        seconds = self.seconds.get((place.measured_as or place.column, place.eps, role), ())
         return {
             name: statistics.fmean(values) if values else None
             for name, values in (("forwards", forwards), ("seconds", seconds))

@@ -105,8 +105,12 @@ def _state(result: Record) -> str:
 
 
 def _quality(result: Record) -> str:
-    models = ", ".join(f"{value_text(model['recall@1'])} (seed {model['seed']})" for model in result["models"])
-    return f"Recall@1 of the clean models: {models}; paper {result['recall']:g} %." if models else ""
+    models = ", ".join(
+        f"{value_text(model['recall@1'])} ({f'{name}, ' if (name := model.get('network')) else ''}seed {model['seed']})"
+        for model in result["models"]
+    )
+    paper = "" if result["recall"] is None else f"; paper {result['recall']:g} %"
+    return f"Recall@1 of the clean models: {models}{paper}." if models else ""
 
 
 def _markdown_table(cells: Sequence[Record]) -> str:

@@ -5,6 +5,7 @@ The audit asks it of the owner's system, the protocols of the papers' models. On
 
 from __future__ import annotations
 
+from embattle.scenarios.crossing import crafted_for
 from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Scenario, Setting, Shown, named
 from embattle.scenarios.subject import Subject, check_gallery, page_length
 from embattle.scenarios.universal import is_universal
@@ -18,6 +19,7 @@ __all__ = [
     "Shown",
     "Subject",
     "check_gallery",
+    "crafted_for",
     "is_universal",
     "named",
     "page_length",

@@ -53,7 +53,7 @@ class UniversalScenario(Scenario, Protocol):
         """The given target for every row."""
         ...
 
-    def draw(self, subject: Subject, seed: int, number: int, count: int) -> Draw:
+    def draw(self, subject: Subject, seed: int, number: int, count: int, *, nearest: float | None = None) -> Draw:
         """The target with this number, what a perturbation is learnt from, and what it is judged on."""
         ...
 
@@ -116,7 +116,7 @@ class Universal:
         order = rng.generator(seed, f"{self.family} targets").permutation(len(subject.images))
         return int(order[number])
 
-    def draw(self, subject: Subject, seed: int, number: int, count: int) -> Draw:
+    def draw(self, subject: Subject, seed: int, number: int, count: int, *, nearest: float | None = None) -> Draw:
         """A target, as many pictures to learn from, and others to judge on.
 
         Args:
@@ -124,18 +124,30 @@ class Universal:
             seed: of the draws.
             number: of the target.
             count: pictures to learn from, and to judge raising attacks on; at most half of the gallery each.
+            nearest: judge lowering attacks on this share of the pictures learnt from, and of as many others, those nearest
+                to the target, at least one; None: on what stands on its first page.
         """
         target = self.drawn(subject, seed, number)
         order = rng.generator(seed, f"{self.family} pictures", number).permutation(len(subject.images))
         others = torch.from_numpy(order[order != target])
         count = learnt_from(len(subject.images), count)
         learnt, rest = others[:count].sort().values, others[count:]
+        unseen = rest[:count].sort().values
         if self._raises:
-            return Draw(target=target, learnt=learnt, seen=learnt, unseen=rest[:count].sort().values)
+            return Draw(target=target, learnt=learnt, seen=learnt, unseen=unseen)
+        if nearest is not None:
+            seen, unseen = (_nearest(subject, target, rows, nearest) for rows in (learnt, unseen))
+            return Draw(target=target, learnt=learnt, seen=seen, unseen=unseen)
         (page,) = subject.neighbours(torch.tensor([target]), subject.page)
         return Draw(
             target=target, learnt=learnt, seen=learnt[torch.isin(learnt, page)], unseen=page[torch.isin(page, rest)]
         )
+
+
+def _nearest(subject: Subject, target: int, rows: Tensor, share: float) -> Tensor:
+    similarities = subject.similarity.cross(subject.z[target].unsqueeze(0), subject.z[rows])[0]
+    order = similarities.argsort(descending=True, stable=True)
+    return rows[order[: max(1, int(share * len(rows)))]]
 
 
 def learnt_from(gallery: int, count: int) -> int:
