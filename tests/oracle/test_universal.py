@@ -87,6 +87,31 @@ def test_small_steps_follow_a_slow_reference():
     np.testing.assert_allclose(result.perturbation[0].numpy(), delta, atol=1e-6)
 
 
+@pytest.mark.parametrize("attack", [universal, apgd], ids=lambda attack: attack.__name__)
+def test_without_averaging_every_picture_takes_what_it_can_of_the_whole_ball(attack):
+    """Where all pictures want the same, as far as possible is best; the mean of clipped copies stays behind."""
+    budget, x = Linf(0.3), uniform(-0.5, 1.5).clamp(0, 1)
+    matrix = drawn(3, PIXELS, seed=5)
+    member = Embedder(Linear(matrix), channels=1, similarity="euclidean")
+    direction = torch.nn.functional.normalize(drawn(1, 3, seed=6), dim=1)
+    objective = Match(target=member(x) + FAR * direction)
+    gradient = (direction @ matrix).view(SHAPE)
+    best = (((x + budget.eps * gradient.sign()).clamp(0, 1) - x) * gradient).flatten(1).sum(1)
+
+    def gained(result):
+        return ((result.x_adv - x) * gradient).flatten(1).sum(1)
+
+    whole = attack(budget=budget, shared=True, averaged=False)(member, x, objective)
+    torch.testing.assert_close(whole.perturbation[0], budget.eps * gradient.sign(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(gained(whole), best, atol=1e-5, rtol=0)
+    assert (whole.distance <= budget.eps + 1e-6).all()
+    averaged = attack(budget=budget, shared=True)(member, x, objective)
+    assert gained(averaged).mean() < 0.8 * best.mean()
+    # A picture alone has no company to be averaged with.
+    apart = [attack(budget=budget, averaged=averaged)(member, x, objective, groups=range(N)) for averaged in (True, False)]
+    assert torch.equal(apart[0].x_adv, apart[1].x_adv)
+
+
 def test_it_is_pgd_in_one_group():
     x = uniform(0, 1)
     member, objective, _ = towards_far_targets(x)

@@ -60,6 +60,7 @@ class Flight:
         budget: Budget,
         init: Callable[[Tensor], Tree],
         constants: Callable[[Tensor], Tree],
+        averaged: bool,
     ) -> Flight:
         """Fresh perturbations at their starts."""
         first = x[torch.stack([job.rows[0] for job in jobs])]
@@ -76,7 +77,7 @@ class Flight:
             jobs=tuple(jobs), delta=delta, step=torch.zeros(len(jobs), dtype=torch.long), state={}, rows=rows, owner=owner,
             clean=x[rows], constants=constants(rows),
         )  # fmt: skip
-        delta = PixelSpace(budget=budget, flight=flight).project(delta)
+        delta = PixelSpace(budget=budget, flight=flight, averaged=averaged).project(delta)
         return replace(flight, delta=delta, state=init(delta))
 
     def joined(self, other: Flight) -> Flight:
@@ -165,14 +166,20 @@ class Flight:
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSpace:
-    """Where perturbations of a flight may be: the budget's ball cut with the pixel box of their pictures."""
+    """Where perturbations of a flight may be: the budget's ball cut with the pixel box of their pictures.
+
+    `averaged`: a shared perturbation becomes the mean of its copies clipped per picture; else it has the whole ball.
+    """
 
     budget: Budget
     flight: Flight
+    averaged: bool
 
     def project(self, delta: Tensor) -> Tensor:
-        """Back into the ball, then clipped per picture; a shared perturbation becomes the mean of its clipped copies."""
+        """Back into the ball, then clipped per picture."""
         delta = self.budget.project(delta)
+        if not (self.averaged or self.flight.alone):
+            return delta
         clean = self.flight.clean
         return self.flight.mean_over_rows((clean + self.flight.per_row(delta)).clamp_(0, 1).sub_(clean))
 

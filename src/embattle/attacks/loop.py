@@ -51,6 +51,9 @@ class Attack:
         precision: of the gradient steps, "float32" or "bfloat16"; the returned picture is scored in float32 either way,
             which costs one more forward after bfloat16 steps.
         shared: whether all pictures carry one perturbation where a call gives no groups.
+        averaged: whether a shared perturbation becomes, after every step, the mean of its copies clipped to each picture's
+            range, as in the ranking paper. False leaves it the whole ball, and pictures are clipped where it is put on
+            them: stronger, because pixels that are black or white in some pictures hold it back no longer.
         name: what reports call it.
 
     Raises:
@@ -68,6 +71,7 @@ class Attack:
     start: Start = "clean"
     precision: Precision = "float32"
     shared: bool = False
+    averaged: bool = True
     name: str = field(default="attack", compare=False)
 
     def __post_init__(self) -> None:
@@ -185,7 +189,7 @@ class _Run:
             return flight
         fresh = Flight.enter(
             entering, self.x, self.ids, self.seed, attack_start=self.attack.start, budget=self.attack.budget,
-            init=self.attack.update.init, constants=self.judge.constants,
+            init=self.attack.update.init, constants=self.judge.constants, averaged=self.attack.averaged,
         )  # fmt: skip
         return fresh if flight is None else flight.joined(fresh)
 
@@ -270,7 +274,7 @@ class _Run:
         still = slot_grad.flatten(1).abs().amax(1) == 0
         if bool(still.any()):
             self.tally.count_zero_gradient(flight.rows, flight.per_row(still))
-        space = PixelSpace(budget=self.attack.budget, flight=flight)
+        space = PixelSpace(budget=self.attack.budget, flight=flight, averaged=self.attack.averaged)
         point = Point(
             delta=flight.delta, grad=slot_grad, loss=slot_loss, step=flight.step.to(grad.device), steps=self.attack.steps
         )

@@ -53,7 +53,7 @@ def attack_of(role: Role, eps: float, *, shared: bool = False) -> Attack:
     """The paper's step rule, or the adaptive attack with as many steps; `shared`: of universal perturbations."""
     budget = Linf(eps)
     paper = universal(budget=budget) if shared else pgd(budget=budget, rule="ranking")
-    return paper if role == "paper" else apgd(budget=budget, steps=paper.steps, shared=shared)
+    return paper if role == "paper" else apgd(budget=budget, steps=paper.steps, shared=shared, averaged=not shared)
 
 
 def attack_names(eps: Sequence[float], columns: Sequence[Column]) -> dict[str, str]:

@@ -107,6 +107,7 @@ def table_6() -> Protocol:
             "are of perturbations, each learnt from 5 % of the gallery.",
             "Steps look at pictures clipped to [0, 1], and a perturbation is clipped to the range of the seen pictures "
             "alone; the authors' code embeds unclipped ones in its steps, and clips to the range of unseen ones too.",
-            "The adaptive attack shares its perturbation as well; it makes as many steps.",
+            "The adaptive attack makes as many steps with a perturbation that has the whole ball: pictures are clipped "
+            "where it is put on them, and it is never averaged.",
         ),
     )  # fmt: skip

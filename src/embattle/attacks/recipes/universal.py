@@ -28,14 +28,15 @@ def universal(*, budget: Budget, steps: int = 100, step_size: float = 2 / 255, *
     """Projected gradient ascent with one perturbation for all pictures.
 
     After every step the perturbation is clipped for each picture, so that it stays in the ball and the picture in [0, 1],
-    and the mean of the clipped ones goes on. `AttackResult.perturbation` holds what was learnt: on an unseen picture it is
-    applied as `(x + perturbation).clamp(0, 1)`. With `groups`, pictures of equal numbers share a perturbation.
+    and the mean of the clipped ones goes on. On pictures with much black and white that mean is far smaller than ε:
+    `averaged=False` leaves it the whole ball, and is stronger. `AttackResult.perturbation` holds what was learnt: on an
+    unseen picture it is applied as `(x + perturbation).clamp(0, 1)`. With `groups`, pictures of equal numbers share one.
 
     Args:
         budget: Linf or L2.
         steps: number of gradient steps.
         step_size: α in pixel units.
-        parts: further fields of `Attack` (`restarts`, `start`, `keep`, ...).
+        parts: further fields of `Attack` (`averaged`, `restarts`, `keep`, ...).
     """
     parts = {"name": "universal", "shared": True, **parts}
     return Attack(budget=budget, update=Steepest(step_size=step_size), steps=steps, **parts)
