@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from embattle.attacks import ATTACKS
 from embattle.attacks.precision import Precision
 from embattle.errors import ConfigError
+from embattle.records.numerals import decimal_or_fraction
 from embattle.scenarios.scenario import named
 
 DEFAULT_SCENARIOS = ("ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m1", "shift", "class")
@@ -117,10 +118,9 @@ class AuditConfig(BaseModel):
 def _number(word: Any) -> Any:
     if not isinstance(word, str | bool):
         return word
-    numerator, slash, denominator = str(word).partition("/")
-    try:
-        return float(numerator) / float(denominator) if slash else float(numerator)
-    except (ValueError, ZeroDivisionError):
+    value = decimal_or_fraction(str(word).strip())
+    if value is None:
         raise ConfigError(
             f"eps {str(word).strip()!r} is not a number; write a decimal such as 0.03 or a fraction such as 8/255"
-        ) from None
+        )
+    return value
