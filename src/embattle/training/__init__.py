@@ -4,7 +4,27 @@ from __future__ import annotations
 
 from embattle.training.config import TrainConfig
 from embattle.training.losses import LOSSES, MARGINS
-from embattle.training.sampling import Triplets, in_batch_triplets
+from embattle.training.losses.triplet import Triplet
+from embattle.training.model_file import ModelFile, NetworkFile
+from embattle.training.sampling import Triplets, in_batch_triplets, semi_hard
+from embattle.training.step import Batch, MetricLearning, TrainStep, metric_loss
 from embattle.training.trainer import Progress, TrainResult, train
 
-__all__ = ["LOSSES", "MARGINS", "Progress", "TrainConfig", "TrainResult", "Triplets", "in_batch_triplets", "train"]
+__all__ = [
+    "LOSSES",
+    "MARGINS",
+    "Batch",
+    "MetricLearning",
+    "ModelFile",
+    "NetworkFile",
+    "Progress",
+    "TrainConfig",
+    "TrainResult",
+    "TrainStep",
+    "Triplet",
+    "Triplets",
+    "in_batch_triplets",
+    "metric_loss",
+    "semi_hard",
+    "train",
+]

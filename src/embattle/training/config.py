@@ -87,9 +87,9 @@ class TrainConfig(BaseModel):
         except ValidationError as error:
             raise ConfigError(_sentence(error)) from None
 
-    def digest(self, data: str) -> str:
-        """Sha256 of these settings and of the training data's fingerprint: the identity of a run."""
-        text = canonical_json({"config": self.model_dump(mode="json"), "data": data})
+    def digest(self, data: str, **further: Any) -> str:
+        """Sha256 of these settings, of the training data's fingerprint and of whatever else belongs to a run's identity."""
+        text = canonical_json({"config": self.model_dump(mode="json"), "data": data, **further})
         return hashlib.sha256(text.encode()).hexdigest()
 
 

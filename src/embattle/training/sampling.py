@@ -63,5 +63,34 @@ def in_batch_triplets(labels: Tensor, rng: Generator) -> Triplets:
     )
 
 
+def semi_hard(drawn: Triplets, distance: Tensor, labels: Tensor, margin: float, rng: Generator) -> Triplets:
+    """The same anchors and positives, with negatives that are farther than the positive, but by less than the margin.
+
+    Uniform among such negatives; a triplet for which the batch holds none keeps its own. FaceNet (CVPR 2015), section 3.2.
+
+    Args:
+        drawn: T triplets of a batch.
+        distance: (B, B) distances between the batch's embeddings.
+        labels: (B,) integer class labels.
+        margin: of the triplet loss, in units of the distance.
+        rng: where the draws come from.
+
+    >>> distance = torch.tensor([[0.0, 0.1, 0.2, 0.9]]).expand(4, 4)
+    >>> given = Triplets(anchors=torch.tensor([0]), positives=torch.tensor([1]), negatives=torch.tensor([3]))
+    >>> semi_hard(given, distance, torch.tensor([0, 0, 1, 1]), 0.2, np.random.default_rng(0)).negatives
+    tensor([2])
+    """
+    from_anchor = distance[drawn.anchors]
+    to_positive = from_anchor.gather(1, drawn.positives[:, None])
+    other = labels[drawn.anchors][:, None] != labels[None, :]
+    fitting = other & (from_anchor > to_positive) & (from_anchor < to_positive + margin)
+    # The largest of uniform draws over the fitting ones is a uniform choice among them.
+    lots = torch.from_numpy(rng.random(tuple(fitting.shape))).to(distance.device).masked_fill(~fitting, -1)
+    best, place = lots.max(1)
+    return Triplets(
+        anchors=drawn.anchors, positives=drawn.positives, negatives=torch.where(best >= 0, place, drawn.negatives)
+    )
+
+
 def _positions(parts: list[np.ndarray], like: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate(parts)).to(device=like.device, dtype=torch.int64)

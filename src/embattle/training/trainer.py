@@ -1,31 +1,36 @@
-"""The trainer: Adam over in-batch losses, with a state after every epoch from which a killed run goes on bit-equal."""
+"""The trainer: Adam over the losses of batches, with a state after every epoch from which a killed run goes on bit-equal."""
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from embattle import networks
 from embattle.data import ImageSet
-from embattle.embedders import Embedder, load_checkpoint, read_meta, save_checkpoint
+from embattle.embedders import EMBEDDING, Embedder
 from embattle.errors import ConfigError, DataError, ModelError, RunIncomplete, RunMismatch
 from embattle.metrics.recall import recall_at_k
 from embattle.records.figure import Figure
 from embattle.rng import generator
 from embattle.similarity import by_name
 from embattle.training.config import TrainConfig
-from embattle.training.losses import LOSSES, Loss
+from embattle.training.losses import LOSSES
+from embattle.training.model_file import ModelFile, NetworkFile
 from embattle.training.scalars import Scalars, write_history
 from embattle.training.state import State, load_state, save_state, state_digest, state_path
+from embattle.training.step import Batch, MetricLearning, TrainStep
 from embattle.vectors import check_embeddings
+
+BatchNorm = Literal["train", "frozen"]
 
 # ImageSet looked at after every epoch to notice a model that embeds all of them alike.
 _PROBES = 256
@@ -70,6 +75,10 @@ def train(
     dataset: ImageSet,
     out: Path,
     *,
+    start: Embedder | None = None,
+    step: TrainStep | None = None,
+    model_file: ModelFile | None = None,
+    batch_norm: BatchNorm = "train",
     progress: Callable[[Progress], None] | None = None,
     resume: bool = True,
     evaluate: ImageSet | None = None,
@@ -83,16 +92,20 @@ def train(
 
     Args:
         config: what to train.
-        dataset: labelled training pictures.
+        dataset: training pictures, with labels where the step needs them.
         out: the checkpoint to write, "....safetensors".
+        start: the model whose copy is trained further; None: the configuration's network with fresh weights.
+        step: what is minimised; None: the configuration's metric-learning loss of the clean pictures.
+        model_file: how the model is written; None: a checkpoint of the configuration's network.
+        batch_norm: "train": batch-norm layers learn from the step's pictures; "frozen": their statistics stay as they are.
         progress: called after every batch.
         resume: go on from an earlier start of the same configuration, and return at once when it had finished; False:
             begin again and overwrite.
-        evaluate: labelled pictures whose Recall@1 is measured at the end; they never influence the weights.
+        evaluate: pictures whose Recall@1 is measured at the end if they have labels; they never influence the weights.
         tensorboard: folder for TensorBoard's event files.
 
     Raises:
-        ConfigError: a bad `out` or device.
+        ConfigError: a bad `out` or device, a `start` of another similarity than the configuration's.
         DataError: pictures without labels, of fewer than two classes, or of a size that the network cannot take.
         RunMismatch: `out` or its state belongs to another configuration or other data.
         ModelError: the loss became NaN or infinite, or all embeddings became equal; the last good epoch is kept.
@@ -104,22 +117,32 @@ def train(
         raise ConfigError(
             f"a checkpoint is written to a .safetensors file, not {out.name!r}; write --out {out.stem}.safetensors"
         )
-    for pictures in (dataset, evaluate):
-        if pictures is not None:
-            _check_labels(pictures)
-    digest = config.digest(dataset.fingerprint)
+    step = step or MetricLearning(
+        metric_loss=LOSSES[config.loss].build(similarity=by_name(config.similarity), margin=config.margin)
+    )
+    model_file = model_file or NetworkFile(network=config.network, network_args=config.network_args)
+    if step.needs_labels:
+        _check_labels(dataset)
+        if evaluate is not None:
+            _check_labels(evaluate)
+    if start is not None and start.similarity.name != config.similarity:
+        raise ConfigError(
+            f"{start.name} is searched by {start.similarity.name}, the training is set to {config.similarity}; "
+            f"write --similarity {start.similarity.name}"
+        )
+    digest = _digest(config, dataset, start, step, batch_norm)
     if resume and out.exists() and state_digest(state_path(out)) != digest:
-        return _finished(out, digest, evaluate)
+        return _finished(out, digest, evaluate, model_file)
     scalars = Scalars(tensorboard)
     try:
         with _surroundings(config):
-            run = _Run(config, dataset, out, digest, resume)
+            run = _Run(config, dataset, out, digest, resume, start=start, step=step, batch_norm=batch_norm)
             # An unwritable folder must be found before hours of training, not after.
             write_history(out, run.history)
             for epoch in range(len(run.history) + 1, config.epochs + 1):
                 run.epoch(epoch, progress)
                 scalars.write(epoch, {key: value for key, value in run.history[-1].items() if key != "epoch"})
-            return run.finish(evaluate, scalars)
+            return run.finish(evaluate, scalars, model_file)
     except KeyboardInterrupt:
         raise RunIncomplete(
             f"training of {out} was interrupted; the same command goes on after the last whole epoch"
@@ -128,26 +151,46 @@ def train(
         scalars.close()
 
 
-class _Run:
-    """A run in progress: module, optimiser and the history of its finished epochs."""
+def _digest(config: TrainConfig, dataset: ImageSet, start: Embedder | None, step: TrainStep, batch_norm: BatchNorm) -> str:
+    # What says nothing is left out, so that a plain training keeps the identity it has always had.
+    further: dict[str, Any] = {"step": dict(step.settings), "start": start.fingerprint if start else None}
+    further |= {"batch_norm": None if batch_norm == "train" else batch_norm}
+    return config.digest(dataset.fingerprint, **{key: value for key, value in further.items() if value})
 
-    def __init__(self, config: TrainConfig, dataset: ImageSet, out: Path, digest: str, resume: bool) -> None:
+
+class _Run:
+    """A run in progress: model, optimiser and the history of its finished epochs."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: ImageSet,
+        out: Path,
+        digest: str,
+        resume: bool,
+        *,
+        start: Embedder | None,
+        step: TrainStep,
+        batch_norm: BatchNorm,
+    ) -> None:
         self.config, self.dataset, self.out, self.digest = config, dataset, out, digest
+        self.step, self.batch_norm = step, batch_norm
         torch.manual_seed(config.seed)
-        self.module = networks.build(config.network, **config.network_args).to(config.device)
+        self.embedder = _fresh(config, dataset) if start is None else _copied(start, config.device)
+        self.module = self.embedder.module
         self._check_fit()
         self.optimiser = torch.optim.Adam(self.module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        self.loss: Loss = LOSSES[config.loss].build(similarity=by_name(config.similarity), margin=config.margin)
         state = load_state(state_path(out), self.module, self.optimiser, digest) if resume else None
         self.history: tuple[dict[str, Any], ...] = state.history if state else ()
         self.resumed_after = len(self.history)
+        self.previous_loss: float | None = self.history[-1].get("last_loss") if self.history else None
 
     def _check_fit(self) -> None:
         shape = tuple(self.dataset.images.shape[1:])
         self.module.eval()
         try:
             with torch.no_grad():
-                self.module(self._pixels(torch.tensor([0])))
+                self._embedded(torch.tensor([0]))
         except RuntimeError as error:
             raise DataError(
                 f"network {self.config.network!r} with {self.config.network_args or 'its default arguments'} cannot "
@@ -158,6 +201,9 @@ class _Run:
     def _pixels(self, positions: Tensor) -> Tensor:
         return self.dataset.images[positions].to(self.config.device).float() / 255
 
+    def _embedded(self, positions: Tensor) -> Tensor:
+        return self.embedder.outputs(self._pixels(positions))[EMBEDDING]
+
     def epoch(self, epoch: int, progress: Callable[[Progress], None] | None) -> None:
         """Trains one epoch, checks the model, and makes the epoch durable."""
         started = time.monotonic()
@@ -165,10 +211,11 @@ class _Run:
         torch.manual_seed(int(generator(self.config.seed, "network", epoch).integers(2**62)))
         order = torch.from_numpy(generator(self.config.seed, "order", epoch).permutation(len(self.dataset.images)))
         batches = order.tensor_split(math.ceil(len(order) / self.config.batch_size))
-        losses = []
-        self.module.train()
+        losses: list[float] = []
+        self._train_mode()
         for number, positions in enumerate(batches):
-            losses.append(self._step(epoch, number, positions))
+            self.previous_loss = self._step(epoch, number, positions)
+            losses.append(self.previous_loss)
             if progress is not None:
                 progress(
                     Progress(
@@ -176,17 +223,27 @@ class _Run:
                     )
                 )
         self._check_collapse(epoch)
-        seconds = round(time.monotonic() - started, 3)
-        self.history += ({"epoch": epoch, "loss": math.fsum(losses) / len(losses), "seconds": seconds},)
+        row = {"epoch": epoch, "loss": math.fsum(losses) / len(losses), "last_loss": losses[-1]}
+        self.history += (row | {"seconds": round(time.monotonic() - started, 3)},)
         state = State(digest=self.digest, history=self.history)
         save_state(state_path(self.out), self.module, self.optimiser, state)
         write_history(self.out, self.history)
 
+    def _train_mode(self) -> None:
+        self.module.train()
+        if self.batch_norm == "frozen":
+            for layer in self.module.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+
     def _step(self, epoch: int, number: int, positions: Tensor) -> float:
-        assert self.dataset.labels is not None
-        labels = self.dataset.labels[positions].to(self.config.device)
-        embeddings = self.module(self._pixels(positions))
-        loss = self.loss(embeddings, labels, generator(self.config.seed, "tuples", epoch, number))
+        labels = self.dataset.labels
+        batch = Batch(
+            x=self._pixels(positions), labels=None if labels is None else labels[positions].to(self.config.device),
+            ids=tuple(str(position) for position in positions.tolist()), seed=self.config.seed, epoch=epoch, number=number,
+            previous_loss=self.previous_loss,
+        )  # fmt: skip
+        loss = self.step.loss(self.embedder, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ModelError(f"the loss became {value} in batch {number + 1} of epoch {epoch}; {self._advice(epoch)}")
@@ -198,7 +255,7 @@ class _Run:
     def _check_collapse(self, epoch: int) -> None:
         self.module.eval()
         with torch.no_grad():
-            embeddings = self.module(self._pixels(torch.arange(min(_PROBES, len(self.dataset.images)))))
+            embeddings = self._embedded(torch.arange(min(_PROBES, len(self.dataset.images))))
         try:
             check_embeddings(embeddings.detach().float(), by_name(self.config.similarity))
         except ModelError as error:
@@ -211,28 +268,35 @@ class _Run:
             f"and start again with --no-resume; {kept}"
         )
 
-    def finish(self, evaluate: ImageSet | None, scalars: Scalars) -> TrainResult:
+    def finish(self, evaluate: ImageSet | None, scalars: Scalars, model_file: ModelFile) -> TrainResult:
         """Writes the checkpoint, then drops the state: at no moment is there neither."""
         self.module.eval()
-        images = self.dataset.images
-        settings = self.config.model_dump(mode="json")
-        save_checkpoint(
-            self.out, self.module, network=self.config.network, network_args=self.config.network_args,
-            similarity=self.config.similarity, channels=images.shape[1], size=(images.shape[2], images.shape[3]),
-            training={
-                "digest": self.digest, "config": settings, "data": self.dataset.name, "images": len(images),
-                "data_fingerprint": self.dataset.fingerprint,
-                "history": [{"epoch": row["epoch"], "loss": row["loss"]} for row in self.history],
-            },
-        )  # fmt: skip
+        training = {
+            "digest": self.digest, "config": self.config.model_dump(mode="json"), "data": self.dataset.name,
+            "images": len(self.dataset.images), "data_fingerprint": self.dataset.fingerprint,
+            "history": [{"epoch": row["epoch"], "loss": row["loss"]} for row in self.history],
+        }  # fmt: skip
+        model_file.save(self.out, self.embedder, training)
         state_path(self.out).unlink(missing_ok=True)
-        embedder = load_checkpoint(self.out)
-        recall = None if evaluate is None else _recall(embedder, evaluate)
+        embedder = model_file.load(self.out)
+        recall = _recall(embedder, evaluate)
         if recall is not None and recall.value is not None:
             scalars.write(self.config.epochs, {"recall_at_1": recall.value})
         return TrainResult(
             path=self.out, embedder=embedder, history=self.history, resumed_after=self.resumed_after, recall=recall
         )
+
+
+def _fresh(config: TrainConfig, dataset: ImageSet) -> Embedder:
+    images = dataset.images
+    module = networks.build(config.network, **config.network_args).to(config.device)
+    size = (images.shape[2], images.shape[3])
+    return Embedder(module, similarity=config.similarity, channels=images.shape[1], size=size, name=config.network)
+
+
+def _copied(start: Embedder, device: str) -> Embedder:
+    # The caller's model stays as it is.
+    return start.sharing_preprocessing(copy.deepcopy(start.module).to(device).requires_grad_(True))
 
 
 @contextmanager
@@ -263,19 +327,20 @@ def _check_labels(pictures: ImageSet) -> None:
         raise DataError(f"{pictures.name} has {classes} class(es), and training needs at least two")
 
 
-def _recall(embedder: Embedder, pictures: ImageSet) -> Figure:
-    assert pictures.labels is not None
+def _recall(embedder: Embedder, pictures: ImageSet | None) -> Figure | None:
+    if pictures is None or pictures.labels is None:
+        return None
     return recall_at_k(embedder.embed(pictures.images), pictures.labels, embedder.similarity, 1).figure
 
 
-def _finished(out: Path, digest: str, evaluate: ImageSet | None) -> TrainResult:
-    training = read_meta(out)["training"]
+def _finished(out: Path, digest: str, evaluate: ImageSet | None, model_file: ModelFile) -> TrainResult:
+    training = model_file.training(out)
     if training.get("digest") != digest:
         raise RunMismatch(
             f"{out} exists and was trained with other settings or other data; write to another --out, or add "
             "--no-resume to overwrite it"
         )
-    embedder = load_checkpoint(out)
+    embedder = model_file.load(out)
     history = tuple(training["history"])
-    recall = None if evaluate is None else _recall(embedder, evaluate)
+    recall = _recall(embedder, evaluate)
     return TrainResult(path=out, embedder=embedder, history=history, resumed_after=len(history), recall=recall)

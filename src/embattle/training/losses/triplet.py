@@ -37,7 +37,10 @@ class Triplet:
         """Loss of (B, D) embeddings with (B,) labels, a scalar."""
         drawn = in_batch_triplets(labels, rng)
         # index_select and not embeddings[...]: the gradient of the latter adds up in an order that varies over threads.
-        anchors = embeddings.index_select(0, drawn.anchors)
-        to_positive = self.similarity.distance(self.similarity.pair(anchors, embeddings.index_select(0, drawn.positives)))
-        to_negative = self.similarity.distance(self.similarity.pair(anchors, embeddings.index_select(0, drawn.negatives)))
+        return self.of(*(embeddings.index_select(0, part) for part in (drawn.anchors, drawn.positives, drawn.negatives)))
+
+    def of(self, anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Loss of T given triplets of embeddings, each (T, D), a scalar."""
+        to_positive = self.similarity.distance(self.similarity.pair(anchors, positives))
+        to_negative = self.similarity.distance(self.similarity.pair(anchors, negatives))
         return (to_positive - to_negative + self.margin).clamp_min(0).mean()

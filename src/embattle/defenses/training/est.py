@@ -1,0 +1,34 @@
+"""EST: the plain loss on pictures whose embeddings were shifted as far as they go."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from embattle.attacks.objectives.shift import Shift
+from embattle.defenses.training import DEFENSES
+from embattle.defenses.training.defense import Defense
+from embattle.defenses.training.example import example
+from embattle.embedders import Embedder
+from embattle.training import Batch, metric_loss
+
+
+@DEFENSES.register(
+    "est",
+    example=lambda: example("est"),
+    paper="Zhou et al. 2020, Adversarial Ranking Attack and Defense, section 3.4 (embedding-shifted triplet)",
+    access="gradient",
+    differs="each picture of a batch is attacked once, from a seeded nudge, before triplets are drawn; the published start "
+    "follows rounding noise",
+)
+class EmbeddingShifted(Defense):
+    """Trains on max-shift examples: every picture of the batch is moved as far from its own embedding as the budget lets.
+
+    The metric-learning loss may be any; none of its tuples sees a clean picture.
+    """
+
+    name = "est"
+
+    def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
+        """The metric-learning loss of the shifted batch."""
+        shifted = self.inner(embedder, batch.x, Shift(anchor=batch.x), batch, batch.ids)
+        return metric_loss(self.metric_loss, embedder, batch, shifted)
