@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import html
-import io
-import re
 import textwrap
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embattle.report.figures import Record, eps_decimal, eps_text, figure_text
 from embattle.report.phrases import points
+from embattle.report.svg import ATTACK, LINE, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# matplotlib wants real colours, the page wants its own (light or dark): these stand in and are exchanged in the SVG.
-_TEXT, _GRID, _LINE, _ATTACK = "#010203", "#010204", "#010205", "#010206"
-_PAGE_COLOURS = {_TEXT: "var(--muted)", _GRID: "var(--line)", _LINE: "var(--accent)", _ATTACK: "var(--attack)"}
 _MOST_TICKS = 7
 
 
@@ -34,35 +29,18 @@ def curve_svg(threat: Record, *, prefix: str) -> str:
     Returns:
         An `<svg>` element without colours of its own; the same threat and prefix always give the same text.
     """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    settings: Any = {
-        "svg.fonttype": "none", "svg.hashsalt": prefix, "font.family": ["DejaVu Sans"], "font.size": 11,
-        "text.parse_math": False, "text.color": _TEXT, "axes.labelcolor": _TEXT, "axes.titlecolor": _TEXT,
-        "xtick.color": _TEXT, "ytick.color": _TEXT, "axes.edgecolor": _GRID, "axes.facecolor": "none",
-        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "axes.titlelocation": "left",
-        "xtick.major.size": 3, "ytick.major.size": 0, "axes.grid": True, "axes.grid.axis": "y",
-        "grid.color": _GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
-    }  # fmt: skip
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure = Figure(figsize=(13, 3.5), layout="constrained", facecolor="none")
+    def draw(figure: Figure) -> None:
         panels = _panels(threat)
         for axes, (name, title, scale, top) in zip(
             np.atleast_1d(figure.subplots(1, max(1, len(panels)))), panels, strict=False
         ):
-            _draw(axes, threat, name, scale=scale, colour=_ATTACK if name == "success" else _LINE)
+            _draw(axes, threat, name, scale=scale, colour=ATTACK if name == "success" else LINE)
             axes.set_title("\n".join(textwrap.wrap(title, 62)), pad=10)
             axes.set_ylim(bottom=0.0 if axes.dataLim.ymin >= 0 else None, top=top)
             if name == "success":
-                axes.axhline(50, color=_ATTACK, linewidth=1, linestyle=(0, (4, 4)))
-        stream = io.StringIO()
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        FigureCanvasSVG(figure)
-        figure.savefig(stream, format="svg", metadata=nothing)
-    return _for_page(stream.getvalue(), prefix=prefix, label=describe(threat))
+                axes.axhline(50, color=ATTACK, linewidth=1, linestyle=(0, (4, 4)))
+
+    return drawn(draw, size=(13, 3.5), prefix=prefix, label=describe(threat))
 
 
 def _panels(threat: Record) -> list[tuple[str, str, float, float | None]]:
@@ -133,15 +111,3 @@ def describe(threat: Record) -> str:
     ]
     return f"Curve over ε: {'; '.join(told)}."
 
-
-def _for_page(svg: str, *, prefix: str, label: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
-    for stand_in, colour in _PAGE_COLOURS.items():
-        svg = svg.replace(stand_in, colour)
-    head, rest = svg.split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', head)
-    opening = f'<svg class="chart" role="img" aria-label="{html.escape(label)}" {box.group(0) if box else ""}'
-    return f'{opening} xmlns:xlink="http://www.w3.org/1999/xlink">{rest}'.strip()
