@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from embattle.audit.config import DEFAULT_EPS, DEFAULT_SCENARIOS, AuditConfig
 from embattle.audit.describe import all_attacked, prospect
+from embattle.audit.hardening import Hardening
 from embattle.audit.run import Trained, audit
 from embattle.scenarios.scenario import SCENARIOS
 from embattle.scenarios.subject import Subject
@@ -13,6 +14,7 @@ __all__ = [
     "DEFAULT_SCENARIOS",
     "SCENARIOS",
     "AuditConfig",
+    "Hardening",
     "Subject",
     "Trained",
     "all_attacked",

@@ -40,6 +40,13 @@ class Trained:
     pictures: ImageSet
 
 
+def identity(model: Embedder | Trained) -> dict[str, Any]:
+    """What a model is, for the hash of a run: its weights, or the training that makes them."""
+    if isinstance(model, Trained):
+        return {"train": model.config.model_dump(mode="json"), "pictures": model.pictures.fingerprint}
+    return {"fingerprint": model.fingerprint}
+
+
 @dataclass(frozen=True)
 class _Session:
     """The parts of one audit; the model is made or loaded when the first unit needs it."""
@@ -52,14 +59,12 @@ class _Session:
     @property
     def hashed(self) -> dict[str, Any]:
         """Everything that changes a number; paths are not in it, contents are."""
-        model: dict[str, Any]
-        if isinstance(self.model, Trained):
-            model = {"train": self.model.config.model_dump(mode="json"), "pictures": self.model.pictures.fingerprint}
-        else:
-            model = {"fingerprint": self.model.fingerprint}
         numbers = numerics(kind_of_device(self.device))
         gallery = {"fingerprint": self.gallery.fingerprint}
-        return {"audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": model, "numerics": numbers}
+        return {
+            "audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": identity(self.model),
+            "numerics": numbers,
+        }  # fmt: skip
 
     @property
     def device(self) -> torch.device:

@@ -90,7 +90,7 @@ def audit(
     A killed run goes on with the same command. Without --model a small network is trained to stand in for yours.
     """
     given = {
-        "scenarios": _split(only), "eps": eps or None, "attack": attack, "steps": steps, "rule": rule,
+        "scenarios": split(only), "eps": eps or None, "attack": attack, "steps": steps, "rule": rule,
         "precision": precision, "attacked": attacked, "k": k, "own": own, "preserve": preserve, "xi": xi,
         "findings": findings, "seed": seed,
     }  # fmt: skip
@@ -123,5 +123,6 @@ def _settings(file: Path | None, given: Mapping[str, Any]) -> AuditConfig:
     return AuditConfig.parse({**written, **given})
 
 
-def _split(values: list[str] | None) -> tuple[str, ...] | None:
+def split(values: list[str] | None) -> tuple[str, ...] | None:
+    """Names given by commas, by repetition, or both."""
     return tuple(part.strip() for value in values for part in value.split(",")) if values else None

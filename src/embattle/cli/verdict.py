@@ -9,6 +9,8 @@ from typing import Any
 from embattle.errors import ConfigError, GateFailed
 from embattle.records import Gate, GateResult, build_reproduction, build_summary, write_json_atomic
 from embattle.report import (
+    comparison_markdown,
+    comparison_table,
     render_markdown,
     render_reproduction,
     reproduction_table,
@@ -98,6 +100,18 @@ def conclude_reproduction(run: Path, result: dict[str, Any], *, markdown: bool =
     weaker = result["verdicts"]["weaker"]
     if weaker and result["complete"]:
         raise GateFailed(f"{weaker} of {sum(result['verdicts'].values())} figures are weaker than the paper's")
+
+
+def conclude_comparison(folder: Path, comparison: dict[str, Any], *, markdown: bool = False) -> None:
+    """Prints what a comparison says, and where its page is."""
+    from rich.console import Console
+
+    if markdown:
+        print(comparison_markdown(comparison), end="")
+        return
+    console = Console()
+    console.print(comparison_table(comparison))
+    console.print(f"report  {folder / 'report.html'}", markup=False, soft_wrap=True, highlight=False)
 
 
 def _print(summary: dict[str, Any], results: Sequence[GateResult], page: Path) -> None:

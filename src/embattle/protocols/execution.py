@@ -139,7 +139,7 @@ def reproduce(
     """
     wanted = protocol.at(scale, attacked=attacked, seeds=seeds)
     pictures, gallery = (data.load(protocol.data, split=split, root=data_root) for split in ("train", "test"))
-    pictures, gallery = _some(pictures, wanted.training_pictures), _some(gallery, wanted.gallery)
+    pictures, gallery = pictures.some(wanted.training_pictures), gallery.some(wanted.gallery)
     notes = []
     if wanted.attacked > len(gallery):
         notes.append(
@@ -166,13 +166,6 @@ def reproduce(
     result = build_reproduction(run.path)
     write_reproduction(run.path, result)
     return run, result
-
-
-def _some(images: ImageSet, count: int | None) -> ImageSet:
-    if count is None:
-        return images
-    order = rng.generator(0, "some", images.fingerprint).permutation(len(images))
-    return images.take(sorted(order[:count].tolist()))
 
 
 def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dict[str, Any]:

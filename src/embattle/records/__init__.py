@@ -1,9 +1,11 @@
 """Records of a run: figures, units of work, their store, gates, grades, the summary. Needs numpy, not torch."""
 
 from embattle.records.atomic import write_atomic
+from embattle.records.comparison import build_comparison
 from embattle.records.figure import Figure
 from embattle.records.gates import Gate, GateResult, parse_gate
 from embattle.records.grades import grade, grade_range, half_eps, withstood
+from embattle.records.hardening import build_hardening
 from embattle.records.intervals import bootstrap_mean, mean_figure, mean_figures, rate_figure, wilson
 from embattle.records.reproduction import Published, build_reproduction
 from embattle.records.store import LocalStore
@@ -18,6 +20,8 @@ __all__ = [
     "Published",
     "Unit",
     "bootstrap_mean",
+    "build_comparison",
+    "build_hardening",
     "build_reproduction",
     "build_summary",
     "canonical_json",

@@ -6,17 +6,21 @@ something is rendered, never on import.
 
 from __future__ import annotations
 
+from embattle.report.comparison import comparison_markdown, comparison_table, write_comparison
 from embattle.report.html import render_html, write_report
 from embattle.report.markdown import render_markdown
 from embattle.report.reproduction import render_reproduction, reproduction_table, write_reproduction
 from embattle.report.terminal import terminal_table
 
 __all__ = [
+    "comparison_markdown",
+    "comparison_table",
     "render_html",
     "render_markdown",
     "render_reproduction",
     "reproduction_table",
     "terminal_table",
+    "write_comparison",
     "write_report",
     "write_reproduction",
 ]

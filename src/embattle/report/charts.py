@@ -29,6 +29,7 @@ def curve_svg(threat: Record, *, prefix: str) -> str:
     Returns:
         An `<svg>` element without colours of its own; the same threat and prefix always give the same text.
     """
+
     def draw(figure: Figure) -> None:
         panels = _panels(threat)
         for axes, (name, title, scale, top) in zip(
@@ -110,4 +111,3 @@ def describe(threat: Record) -> str:
         for point in points(threat)
     ]
     return f"Curve over ε: {'; '.join(told)}."
-

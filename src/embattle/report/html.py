@@ -14,7 +14,7 @@ from embattle.report.pictures import Picture, PictureSheet
 from embattle.report.provenance import interval_methods, provenance_rows
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Template
 
 FINDINGS_SHOWN = 6
 """Findings shown per threat; the rest stay in the run folder."""
@@ -63,8 +63,7 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
     sheet = PictureSheet(blob)
     threats = [_threat_view(summary, threat, number, sheet) for number, threat in enumerate(summary.get("threats", ()))]
     columns = _columns(summary)
-    template = _environment().get_template("report.html.j2")
-    return template.render(
+    return template("report.html.j2").render(
         summary={**_OPTIONAL, **summary},
         subject=dict.fromkeys(_SUBJECT) | dict(summary.get("subject") or {}),
         threats=threats,
@@ -89,7 +88,8 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
     )
 
 
-def _environment() -> Environment:
+def template(name: str) -> Template:
+    """A page's template, with the filters for figures and autoescaping."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -109,7 +109,7 @@ def _environment() -> Environment:
         interval=figures.interval_text,
         left_out=figures.left_out_text,
     )
-    return environment
+    return environment.get_template(name)
 
 
 def _threat_view(summary: Record, threat: Record, number: int, sheet: PictureSheet) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The trainer: Adam over the losses of batches, with a state after every epoch from which a killed run goes on bit-equal."""
+"""The trainer: Adam over the losses of batches, and after every epoch a state from which a killed run goes on bit-equal."""
 
 from __future__ import annotations
 

@@ -34,9 +34,7 @@ class _Tall(nn.Module):
 
 def tall_embedder(embedder: Embedder, count: int) -> Embedder:
     """An Embedder of `count` pictures laid below one another: (n, C, count·H, W) -> (n, count·D)."""
-    tall = Embedder(
-        _Tall(embedder, count), similarity=embedder.similarity, channels=embedder.channels, name=embedder.name
-    )
+    tall = Embedder(_Tall(embedder, count), similarity=embedder.similarity, channels=embedder.channels, name=embedder.name)
     return tall
 
 
