@@ -49,11 +49,11 @@ class Hardening:
     @property
     def hashed(self) -> dict[str, Any]:
         """Everything that changes a number."""
-        device = self.config.device
+        device = torch.device(self.config.device)
         return {
             "harden": self.config.model_dump(mode="json"), "audit": self.audit.model_dump(mode="json"),
             "model": identity(self.model), "pictures": {"fingerprint": self.pictures.fingerprint},
-            "gallery": {"fingerprint": self.gallery.fingerprint}, "numerics": numerics(kind_of_device(torch.device(device))),
+            "gallery": {"fingerprint": self.gallery.fingerprint}, "numerics": numerics(kind_of_device(device)),
         }  # fmt: skip
 
     def run(

@@ -14,7 +14,7 @@ from embattle.report.figures import Record, eps_decimal, eps_text, figure_text, 
 from embattle.report.html import template
 from embattle.report.markdown import plain, table
 from embattle.report.provenance import provenance_rows
-from embattle.report.svg import ATTACK, GRID, LINE, drawn
+from embattle.report.svg import ATTACK, LINE, TEXT, drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def headline(comparison: Record) -> str:
     first, second = comparison["names"]
     told = [change(figures["success"]["difference"]) for _, _, figures in _attacked(comparison) if "success" in figures]
     counts = [f"{told.count(kind)} {kind}" for kind in (_HARDER, _EASIER, _SAME) if told.count(kind)]
-    seen = f"Of {len(told)} attacks {', '.join(counts)} in {second}." if counts else f"{first} and {second}, unpaired."
+    seen = f"Attacks: {', '.join(counts)} in {second}." if counts else f"{first} and {second}, unpaired."
     recall = comparison["clean"].get("recall@1")
     if recall is None:
         return seen
@@ -89,16 +89,11 @@ def comparison_markdown(comparison: Record) -> str:
     first, second = map(plain, comparison["names"])
     threats = [
         [
-            plain(row["title"]),
-            row["eps"],
-            plain(row["metric"]),
-            row["first"],
-            row["second"],
-            row["difference"],
-            row["change"],
+            plain(row["title"]), row["eps"], plain(row["metric"]), figure_text(row["first"]), figure_text(row["second"]),
+            f"{row['signed']} {interval_text(row['difference'])}".strip(), row["change"],
         ]
         for row in _rows(comparison)
-    ]
+    ]  # fmt: skip
     clean = [
         [plain(name), figure_text(pair["first"]), figure_text(pair["second"])]
         for name, pair in sorted(comparison["clean"].items())
@@ -130,12 +125,12 @@ def comparison_table(comparison: Record) -> Group:
     shown.add_column("Change")
     for row in _rows(comparison):
         if row["name"] == "success":
-            cells = (row["threat"], row["eps"], row["first"], row["second"], row["change"])
-            shown.add_row(*(Text(str(cell)) for cell in cells))
+            values = (value_text(row[side]) for side in ("first", "second"))
+            shown.add_row(*map(Text, (row["threat"], row["eps"], *values, row["change"])))
     return Group(shown, Text(headline(comparison), style="bold"))
 
 
-def _rows(comparison: Record) -> Iterator[dict[str, str]]:
+def _rows(comparison: Record) -> Iterator[dict[str, Any]]:
     """A line for each threat, ε and figure: success and the headline metric."""
     for threat, eps, figures in _attacked(comparison):
         for name in dict.fromkeys(("success", str(threat["metric"]))):
@@ -146,15 +141,22 @@ def _rows(comparison: Record) -> Iterator[dict[str, str]]:
             difference = cell["difference"]
             yield {
                 "threat": str(threat["threat"]), "title": str(threat["title"]), "name": name, "metric": str(told),
-                "eps": eps_decimal(eps), "levels": eps_text(eps), "first": figure_text(cell["first"]),
-                "second": figure_text(cell["second"]), "change": change(difference),
-                "difference": "–" if difference is None else f"{_signed(difference)} {interval_text(difference)}".strip(),
+                "eps": eps_decimal(eps), "levels": eps_text(eps), "first": cell["first"], "second": cell["second"],
+                "difference": difference, "signed": "–" if difference is None else _signed(difference),
+                "change": change(difference),
             }  # fmt: skip
 
 
 def _signed(figure: Record) -> str:
+    """A difference with its sign, and without one where it rounds to nothing.
+
+    >>> _signed({"value": 0.25, "unit": "share"}), _signed({"value": -0.0001, "unit": "share"})
+    ('+25.0 %', '0.0 %')
+    """
     told = value_text(figure)
-    return f"+{told}" if (figure["value"] or 0) > 0 else told
+    if not told.strip("-0. %"):
+        return told.removeprefix("-")
+    return told if told.startswith(("-", "undefined")) else f"+{told}"
 
 
 def _notes(comparison: Record) -> list[str]:
@@ -203,7 +205,7 @@ def bars_svg(comparison: Record) -> str:
             axes.set_title(str(threat["title"]), pad=8)
 
     label = "; ".join(
-        f"{row['title']} at ε {row['eps']}: {row['first']} and {row['second']}"
+        f"{row['title']} at ε {row['eps']}: {figure_text(row['first'])} and {figure_text(row['second'])}"
         for row in _rows(comparison)
         if row["name"] == "success"
     )
@@ -222,6 +224,6 @@ def _bars(axes: Any, found: list[Record]) -> None:
         values = np.array([100 * (figure["value"] or 0.0) for figure in figures])
         ends = [figure["ci"] or (figure["value"] or 0.0,) * 2 for figure in figures]
         errors = np.abs(np.array([[100 * end for end in pair] for pair in ends]).T - values)
-        axes.bar(places + shift, values, width=0.36, color=colour, yerr=errors, error_kw={"ecolor": GRID, "capsize": 2})
+        axes.bar(places + shift, values, width=0.36, color=colour, yerr=errors, error_kw={"ecolor": TEXT, "capsize": 3})
     axes.set_xticks(places, [f"{eps_decimal(point['eps'])}\n{eps_text(point['eps'])}" for point in found])
     axes.set_ylim(0, 104)
