@@ -20,8 +20,8 @@ def experiment(entry: Entry) -> str:
     protocol: Protocol = entry.build()
     lines = [
         protocol.title, entry.summary, "",
-        *_fact("trained", f"{protocol.network} on the training pictures of {protocol.data}, a model for each seed; the "
-               f"paper's Recall@1 is {protocol.recall:g} %"),
+        *_fact("trained", f"{protocol.network} on the training pictures of {protocol.data}{_training(protocol)}, a model "
+               f"for each seed; the paper's Recall@1 is {protocol.recall:g} %"),
         *_fact("attacked", f"test pictures of {protocol.data}, which are also the gallery, drawn for each seed"),
         *_fact("attack", _attacks(protocol)),
         *_fact("columns", _columns(protocol)),
@@ -34,6 +34,11 @@ def experiment(entry: Entry) -> str:
     return "\n".join(lines)
 
 
+def _training(protocol: Protocol) -> str:
+    """What departs from the default training."""
+    return "".join(f", {name.replace('_', ' ')} {value}" for name, value in protocol.training.items())
+
+
 def _attacks(protocol: Protocol) -> str:
     adaptive = ", and beside it Auto-PGD with equally many forwards" if protocol.adaptive else ""
     return f"the paper's step rule{adaptive}"
@@ -42,8 +47,8 @@ def _attacks(protocol: Protocol) -> str:
 def _columns(protocol: Protocol) -> str:
     measured: dict[str, list[str]] = {}
     for column in protocol.columns:
-        what = "mean rank in %" if column.unit == "%" else f"mean {column.metric}"
-        measured.setdefault(what, []).append(column.scenario)
+        what = "mean rank in %" if column.metric == "rank" else f"mean {column.metric.replace('_', ' ')}"
+        measured.setdefault(what, []).append(column.attack)
     return "; ".join(f"{what} of {', '.join(names)}" for what, names in measured.items())
 
 

@@ -14,9 +14,7 @@ from embattle.errors import EmbattleError, InputError, RunIncomplete
 if TYPE_CHECKING:
     from embattle.records import Gate
 
-Run = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder that embattle audit, harden or reproduce printed.")
-]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that embattle audit, harden or reproduce printed.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the report as Markdown instead of a table.")]
 
 

@@ -72,11 +72,11 @@ class HardenConfig(TrainConfig):
     def _defense(cls, name: str) -> str:
         return DEFENSES[name].name
 
-    def step(self, original: Embedder) -> Defense:
+    def step(self, original: Embedder | None) -> Defense:
         """The training step: the defense with its attack and its loss.
 
         Args:
-            original: the model before hardening.
+            original: the model before hardening; None where there was none.
 
         Raises:
             ConfigError: a defense that does not go with the loss.

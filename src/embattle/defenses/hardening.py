@@ -13,7 +13,7 @@ from embattle.training import ModelFile, Progress, TrainResult, WeightsFile, tra
 
 
 def harden(
-    config: HardenConfig, embedder: Embedder, pictures: ImageSet, out: Path, *, model_file: ModelFile | None = None,
+    config: HardenConfig, embedder: Embedder | None, pictures: ImageSet, out: Path, *, model_file: ModelFile | None = None,
     progress: Callable[[Progress], None] | None = None, resume: bool = True, evaluate: ImageSet | None = None,
 ) -> TrainResult:  # fmt: skip
     """Trains a model on attacks on itself and writes it; the given one stays as it is.
@@ -23,7 +23,7 @@ def harden(
 
     Args:
         config: which defense, against which attack.
-        embedder: the model to harden, on its device.
+        embedder: the model to harden, on its device; None with `fresh`, unless the defense needs an original.
         pictures: what it is trained on, as the model takes them; without labels only defenses that need none.
         out: the file to write, "....safetensors".
         model_file: how the model is written; None: as weights of `embedder`, or of the fresh network as a checkpoint.
@@ -39,10 +39,12 @@ def harden(
     """
     if config.fresh and config.network is None:
         raise ConfigError(
-            f"fresh weights need a network that Embattle knows, and {embedder.name} comes from elsewhere; leave fresh out: "
-            f"its own weights are trained further"
+            "fresh weights need a network that Embattle knows, and none is named; leave fresh out: the model's own weights "
+            "are trained further"
         )
-    if model_file is None and not config.fresh:
+    if embedder is None and not config.fresh:
+        raise ConfigError("there is no model to harden; give one, or a network with fresh=True")
+    if model_file is None and embedder is not None and not config.fresh:
         model_file = WeightsFile(base=embedder)
     return train(
         config, pictures, out, start=None if config.fresh else embedder, step=config.step(embedder),

@@ -63,7 +63,7 @@ def attack_names(eps: Sequence[float]) -> dict[str, str]:
 
 def measure_cell(subject: Subject, cell: Cell) -> Output:
     """A row for every picture: the scenario's metrics, the attacker's loss, and the cost."""
-    work = _Work(subject=subject, cell=cell, scenario=named(cell.column.scenario))
+    work = _Work(subject=replace(subject, xi=cell.column.xi), cell=cell, scenario=named(cell.column.scenario))
     if cell.role == "clean":
         return Output(rows=work.rows(work.measured(subject.z[work.places])))
     if cell.role == "free":
@@ -140,7 +140,7 @@ class _Work:
         cell = self.cell
         return [
             {
-                "row": "sample", "column": cell.column.scenario, "eps": cell.eps, "role": cell.role, "seed": cell.seed,
+                "row": "sample", "column": cell.column.attack, "eps": cell.eps, "role": cell.role, "seed": cell.seed,
                 "sample": sample, "metrics": found[i], "eight_bit": None if eight_bit is None else eight_bit[i],
                 "loss": None if loss is None or not math.isfinite(loss[i]) else loss[i],
                 "forwards": 0 if forwards is None else forwards[i],

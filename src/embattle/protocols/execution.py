@@ -12,6 +12,7 @@ import torch
 
 from embattle import data, networks, rng
 from embattle.data import ImageSet
+from embattle.defenses import HardenConfig, harden
 from embattle.embedders import load_checkpoint
 from embattle.errors import RunMismatch
 from embattle.protocols.cells import Cell, Role, attack_names, attack_of, chosen, measure_cell
@@ -45,13 +46,15 @@ class _Study:
 
     def training(self, seed: int) -> TrainConfig:
         """The paper's training; its thread count is fixed, because it is part of what a model is."""
+        given = {**self.protocol.training, **self.scale.training}
         fitting = networks.arguments_for(self.protocol.network, self.pictures.channels, self.pictures.images.shape[2])
-        return TrainConfig.parse(
-            {
-                "network": self.protocol.network, "network_args": fitting, "epochs": self.scale.epochs, "seed": seed,
-                "device": str(self.device),
-            }
-        )  # fmt: skip
+        settings = {
+            **given, "network": self.protocol.network, "network_args": {**fitting, **given.get("network_args", {})},
+            "epochs": self.scale.epochs, "seed": seed, "device": str(self.device),
+        }  # fmt: skip
+        if "defense" in given:
+            return HardenConfig.parse({**settings, "fresh": True})
+        return TrainConfig.parse(settings)
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -61,12 +64,15 @@ class _Study:
     @cached_property
     def hashed(self) -> dict[str, Any]:
         """Everything that changes a number; neither paths nor the paper's figures."""
+        # A plain training is told by its epochs; what departs from it is named as well.
+        training = {**self.protocol.training, **self.scale.training}
         return {
+            **({"training": training} if training else {}),
             "protocol": self.protocol.name, "numerics": self.numerics,
             "scale": {"attacked": self.scale.attacked, "epochs": self.scale.epochs, "seeds": list(self.scale.seeds)},
             "pictures": self.pictures.fingerprint, "gallery": self.gallery.fingerprint,
-            "columns": [column.scenario for column in self.protocol.columns], "eps": list(self.protocol.eps),
-            "attacks": attack_names(self.protocol.eps),
+            "columns": list(dict.fromkeys(column.attack for column in self.protocol.columns)),
+            "eps": list(self.protocol.eps), "attacks": attack_names(self.protocol.eps),
         }  # fmt: skip
 
     def checkpoint(self, seed: int) -> Path:
@@ -76,6 +82,8 @@ class _Study:
         # Another device rounds otherwise, so it trains a model of its own beside the shared one.
         part += "" if self.device.type == "cpu" else f"-{config.device.replace(':', '')}"
         trained = f"{self.protocol.data}-{config.network}-{config.loss}-{config.similarity}-{config.epochs}epochs"
+        if isinstance(config, HardenConfig):
+            part += f"-{config.defense}" + ("" if config.precision == "float32" else f"-{config.precision}")
         return self.models / f"{trained}{part}-seed{seed}.safetensors"
 
     def attacked(self, seed: int) -> tuple[str, ...]:
@@ -172,8 +180,8 @@ def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dic
     """What a result says of itself before the figures, and the paper's figures."""
     published = [
         Published(
-            column=column.scenario, metric=column.metric, unit=column.unit, rises=column.rises, width=column.width,
-            tolerance=column.tolerance, eps=eps, value=protocol.published.get((column.scenario, eps)),
+            column=column.name, metric=column.metric, unit=column.unit, rises=column.rises, width=column.width,
+            tolerance=column.tolerance, eps=eps, value=protocol.published.get((column.name, eps)), attack=column.attack,
         )
         for column in protocol.columns
         for eps in (0.0, *protocol.eps)
@@ -193,7 +201,10 @@ def _tasks(study: _Study, seed: int) -> list[Task]:
     unit = Unit(kind="train", params=training, samples=(), needs=())
     effort = _TRAIN_EFFORT * study.scale.epochs * len(study.pictures)
     tasks = [Task(unit=unit, work=lambda tick: _train(study, seed, tick), title=f"seed {seed}: training", weight=effort)]
+    attacks: dict[str, Column] = {}
     for column in study.protocol.columns:
+        attacks.setdefault(column.attack, column)  # columns of several metrics of one attack share it
+    for column in attacks.values():
         for role, eps in _roles(study.protocol, column):
             tasks.append(_task(study, column, role, eps, seed, needs=(unit.id,)))
     return tasks
@@ -209,14 +220,14 @@ def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, need
     cell = Cell(column=column, eps=eps, role=role, seed=seed, samples=study.attacked(seed))
     # Other seeds or columns of the run do not change this cell, so they are not in its identity.
     params = {
-        "numerics": study.numerics, "gallery": study.gallery.fingerprint, "column": column.scenario, "role": role,
+        "numerics": study.numerics, "gallery": study.gallery.fingerprint, "column": column.attack, "role": role,
         "eps": eps, "seed": seed,
     }  # fmt: skip
     effort = {"clean": 1.0, "free": _FREE_EFFORT}.get(role) or _STEP_EFFORT * attack_of(role, eps).steps
     return Task(
         unit=Unit(kind="attack", params=params, samples=cell.samples, needs=needs),
         work=lambda tick: measure_cell(study.subject(seed), cell),
-        title=f"seed {seed}: {column.scenario} {role} ε {eps:g}" if eps else f"seed {seed}: {column.scenario} {role}",
+        title=f"seed {seed}: {column.attack} {role} ε {eps:g}" if eps else f"seed {seed}: {column.attack} {role}",
         weight=effort * len(cell.samples),
     )
 
@@ -229,7 +240,11 @@ def _train(study: _Study, seed: int, tick: Tick) -> Output:
     def show(progress: TrainProgress) -> None:
         tick((progress.epoch - 1 + progress.batch / progress.batches) / whole)
 
-    result = train(study.training(seed), study.pictures, path, progress=show, evaluate=study.gallery)
+    config = study.training(seed)
+    if isinstance(config, HardenConfig):
+        result = harden(config, None, study.pictures, path, progress=show, evaluate=study.gallery)
+    else:
+        result = train(config, study.pictures, path, progress=show, evaluate=study.gallery)
     assert result.recall is not None
     row = {"row": "model", "seed": seed, "model": result.embedder.fingerprint, "recall": result.recall.to_json()}
     return Output(rows=[row])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from embattle.errors import ConfigError
 from embattle.registry import Registry
@@ -21,6 +22,7 @@ class Scale:
         seeds: one model is trained, and other pictures are attacked, for each.
         training_pictures: how many of the training pictures are used; None: all.
         gallery: how many of the test pictures are searched, >= 4; None: all.
+        training: further settings of the training at this scale, such as a lower precision of the attack inside.
         judged: whether figures at this scale can be compared with the paper's. A smoke test's cannot.
         takes: how long it takes, and on what, for people.
 
@@ -33,6 +35,7 @@ class Scale:
     seeds: tuple[int, ...]
     training_pictures: int | None = None
     gallery: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
     judged: bool = True
     takes: str = ""
 
@@ -56,6 +59,8 @@ class Column:
         rises: whether a stronger attack makes the metric larger.
         tolerance: difference from the paper that says nothing, in the metric's unit.
         width: targets of a picture; above 1 the best that any embedding could reach is worked out beside.
+        xi: ξ of a semantics-preserving attack; None: the paper's 1 (raise) and 100 (lower).
+        label: what tables call the column; unset: the attack's name.
     """
 
     scenario: str
@@ -64,6 +69,22 @@ class Column:
     rises: bool
     tolerance: float = 3.0
     width: int = 1
+    xi: float | None = None
+    label: str = ""
+
+    @property
+    def attack(self) -> str:
+        """What is attacked; columns of other metrics of the same attack share it.
+
+        >>> Column(scenario="sp-qa+.m1", xi=100, rises=False).attack
+        'sp-qa+.m1 ξ 100'
+        """
+        return self.scenario if self.xi is None else f"{self.scenario} ξ {self.xi:g}"
+
+    @property
+    def name(self) -> str:
+        """What tables call the column."""
+        return self.label or self.attack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +99,10 @@ class Protocol:
         network: what is trained.
         columns: what is measured.
         eps: budgets in pixel units of [0, 1], without 0.
-        published: the paper's figures by column and ε (0 included where the paper has it), in the metric's unit.
+        published: the paper's figures by column name and ε (0 included where the paper has it), in the metric's unit.
         recall: the paper's Recall@1, in %.
         scales: by name: "smoke", "cpu", "paper".
+        training: settings of `TrainConfig`, or with a "defense" of `HardenConfig`, where they are not the defaults.
         differs: where ours departs from the paper, in sentences.
         adaptive: whether the audit's default attack runs beside the paper's, on the same pictures with equal forwards.
     """
@@ -96,6 +118,7 @@ class Protocol:
     recall: float
     scales: Mapping[str, Scale]
     differs: tuple[str, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
     adaptive: bool = True
 
     def at(self, scale: str, *, attacked: int | None = None, seeds: tuple[int, ...] | None = None) -> Scale:
