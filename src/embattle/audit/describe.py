@@ -11,15 +11,23 @@ from embattle.audit.config import AuditConfig
 from embattle.data import ImageSet
 from embattle.metrics import map_at_r, recall_at_k
 from embattle.runs import Output
+from embattle.scenarios.classes import class_count
 from embattle.scenarios.scenario import Scenario, named
 from embattle.scenarios.subject import Subject, page_length
 
 
-def usable(config: AuditConfig, *, labelled: bool) -> tuple[list[Scenario], list[Scenario]]:
-    """The scenarios that can run on the data, and those that need labels it does not have."""
-    scenarios = [named(name) for name in config.scenarios]
-    runs = [scenario for scenario in scenarios if labelled or not scenario.needs_labels]
-    return runs, [scenario for scenario in scenarios if scenario not in runs]
+def usable(config: AuditConfig, gallery: ImageSet) -> tuple[list[Scenario], dict[str, str]]:
+    """The scenarios that can run on the data, and why the others, by name, cannot: they need labels, or more classes."""
+    runs, skipped, classes = [], {}, class_count(gallery)
+    for scenario in map(named, config.scenarios):
+        if classes >= scenario.needs_classes:
+            runs.append(scenario)
+        elif classes == 0:
+            skipped[scenario.name] = _without_labels(gallery)
+        else:
+            wanted = scenario.needs_classes
+            skipped[scenario.name] = f"all pictures of {gallery.name} are of one class, and it takes {wanted} to run it"
+    return runs, skipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +46,9 @@ def prospect(config: AuditConfig, gallery: ImageSet) -> dict[str, Any]:
         config: what will be tried.
         gallery: the pictures the system searches.
     """
-    runs, skipped = usable(config, labelled=gallery.labelled)
+    runs, skipped = usable(config, gallery)
     clean = dict.fromkeys(("recall@1", f"recall@{config.k}", "map@r"))
-    reason = _without_labels(gallery)
-    left_out = [scenario.name for scenario in skipped] + ([] if gallery.labelled else list(clean))
+    left_out = skipped if gallery.labelled else {**skipped, **dict.fromkeys(clean, _without_labels(gallery))}
     setting = _Prospect(images=gallery, preserve=config.preserve, page=page_length(len(gallery), config.k))
     threats = []
     for scenario in runs:
@@ -51,7 +58,7 @@ def prospect(config: AuditConfig, gallery: ImageSet) -> dict[str, Any]:
         threats.append({"threat": scenario.name, "metric": described["metric"], "curve": curve})
     return {
         "clean": clean if gallery.labelled else {}, "threats": threats,
-        "skipped": [{"scenario": name, "reason": reason} for name in left_out],
+        "skipped": [{"scenario": name, "reason": reason} for name, reason in left_out.items()],
     }  # fmt: skip
 
 
@@ -66,13 +73,13 @@ def all_attacked(config: AuditConfig, gallery: ImageSet) -> str:
 
 def describe(subject: Subject, config: AuditConfig) -> Output:
     """Rows on the subject, its clean quality, every threat, and what was skipped."""
-    runs, skipped = usable(config, labelled=subject.images.labelled)
-    reason = _without_labels(subject.images)
+    runs, skipped = usable(config, subject.images)
     rows: list[dict[str, Any]] = [_subject_row(subject)]
     rows += _clean_rows(subject, config.seed)
     rows += [_threat_row(subject, scenario, config) for scenario in runs]
-    rows += [{"row": "skipped", "scenario": scenario.name, "reason": reason} for scenario in skipped]
+    rows += [{"row": "skipped", "scenario": name, "reason": reason} for name, reason in skipped.items()]
     if not subject.images.labelled:
+        reason = _without_labels(subject.images)
         rows.append({"row": "skipped", "scenario": "clean recall@1 and mAP@R", "reason": reason})
     rows += [{"row": "note", "text": text} for text in _notes(subject, config)]
     return Output(rows=rows)

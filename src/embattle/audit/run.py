@@ -151,12 +151,10 @@ def audit(
 def _check_fit(config: AuditConfig, gallery: ImageSet) -> None:
     check_gallery(gallery, config.k)
     page = page_length(len(gallery), config.k)
-    runs, _ = usable(config, labelled=gallery.labelled)
+    runs, skipped = usable(config, gallery)
     if not runs:
-        raise DataError(
-            f"{gallery.name} has no labels, and {', '.join(config.scenarios)} needs them; give one sub-folder per class, "
-            f"or other scenarios with --only"
-        )
+        name, reason = next(iter(skipped.items()))
+        raise DataError(f"nothing can be tried: {name}: {reason}; or name other scenarios with --only")
     for scenario in runs:
         wanted, available = scenario.targets(len(gallery), page)
         if wanted > available:
@@ -186,7 +184,7 @@ def _plan(session: _Session) -> list[Task]:
 
 def _attack_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ...]) -> list[Task]:
     config = session.config
-    scenarios, _ = usable(config, labelled=session.gallery.labelled)
+    scenarios, _ = usable(config, session.gallery)
     shards = [session.attacked[i : i + config.shard] for i in range(0, len(session.attacked), config.shard)]
     tasks = []
     for scenario in scenarios:
