@@ -7,12 +7,15 @@ from embattle.records.gates import Gate, GateResult, parse_gate
 from embattle.records.grades import grade, grade_range, half_eps, withstood
 from embattle.records.hardening import build_hardening
 from embattle.records.intervals import bootstrap_mean, mean_figure, mean_figures, rate_figure, wilson
+from embattle.records.masking import judge
 from embattle.records.reproduction import Published, build_reproduction
+from embattle.records.robustness import PARTS, build_robustness, empirical_robustness
 from embattle.records.store import LocalStore
 from embattle.records.summary import build_summary, load_summary, write_json_atomic
 from embattle.records.unit import Unit, canonical_json
 
 __all__ = [
+    "PARTS",
     "Figure",
     "Gate",
     "GateResult",
@@ -23,11 +26,14 @@ __all__ = [
     "build_comparison",
     "build_hardening",
     "build_reproduction",
+    "build_robustness",
     "build_summary",
     "canonical_json",
+    "empirical_robustness",
     "grade",
     "grade_range",
     "half_eps",
+    "judge",
     "load_summary",
     "mean_figure",
     "mean_figures",

@@ -8,6 +8,7 @@
     ca+.w1.success@8/255 <= 0.05     another figure of the threat; ε may be a fraction
     ca+.w1 > 40                      at every tested ε above 0: the worst one counts
     recall@1 >= 0.95                 a figure of the clean system
+    ers >= 30                        the robustness score of an audit with --suite ers
 
 The condition states what must HOLD. It is checked on the value, not on the ends of its interval; both are reported. A
 figure without a value holds no gate.
@@ -203,6 +204,10 @@ def _threat_figures(summary: Mapping[str, Any]) -> dict[str, tuple[list[Mapping[
         for figure in figures:
             names[f"{threat['threat']}.{figure}"] = (threat["curve"], figure)
         names[threat["threat"]] = (threat["curve"], threat["metric"])
+    # The scores of a suite are asked for as a threat's figures are, by name and ε.
+    scores = (summary.get("robustness") or {}).get("curve", ())
+    for score in dict.fromkeys(name for point in scores for name in point["figures"]):
+        names[score] = (list(scores), score)
     return names
 
 
