@@ -35,13 +35,15 @@ def build_attack(config: AuditConfig, eps: float) -> Attack:
     """The configured attack within Linf ε.
 
     Raises:
-        ConfigError: steps or a step rule for an attack that has none.
-        BudgetError: an unknown step rule, or one together with steps.
+        ConfigError: steps, a step size or a step rule for an attack that has none.
+        BudgetError: an unknown step rule, or one together with steps or a step size.
     """
     build = ATTACKS[config.attack].build
     parts: dict[str, Any] = {}
     if config.steps is not None:
         parts["steps"] = config.steps
+    if config.step_size is not None:
+        parts["step_size"] = config.step_size
     if config.rule:
         parts["rule"] = config.rule
     taken = inspect.signature(build).parameters

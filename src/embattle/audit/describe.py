@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from embattle.audit.attack_unit import build_attack
 from embattle.audit.config import AuditConfig
 from embattle.data import ImageSet
 from embattle.metrics import map_at_r, recall_at_k
+from embattle.records.robustness import planned_robustness
 from embattle.runs import Output
 from embattle.scenarios.classes import class_count
 from embattle.scenarios.scenario import Scenario, named
@@ -56,8 +59,9 @@ def prospect(config: AuditConfig, gallery: ImageSet) -> dict[str, Any]:
         figures = dict.fromkeys((*described["metrics"], "success"))
         curve = [{"eps": eps, "figures": figures} for eps in (0.0, *config.eps)]
         threats.append({"threat": scenario.name, "metric": described["metric"], "curve": curve})
+    robustness = planned_robustness([threat["threat"] for threat in threats], config.eps, suite=config.suite)
     return {
-        "clean": clean if gallery.labelled else {}, "threats": threats,
+        "clean": clean if gallery.labelled else {}, "threats": threats, "robustness": robustness,
         "skipped": [{"scenario": name, "reason": reason} for name, reason in left_out.items()],
     }  # fmt: skip
 
@@ -89,7 +93,8 @@ def _subject_row(subject: Subject) -> dict[str, Any]:
     images = subject.images
     return {
         "row": "subject", "model": subject.embedder.name, "fingerprint": subject.embedder.fingerprint,
-        "similarity": subject.similarity.name, "parameters": subject.embedder.parameter_count,
+        "similarity": subject.similarity.name, "lengths": [float(end) for end in torch.aminmax(subject.z.norm(dim=1))],
+        "parameters": subject.embedder.parameter_count,
         "dimension": int(subject.z.shape[1]), "data": images.name, "gallery": len(images),
         "picture": [images.channels, *images.size], "labelled": images.labelled,
         "classes": len(images.classes) if images.classes else 0, "page": subject.page,
@@ -111,7 +116,10 @@ def _threat_row(subject: Subject, scenario: Scenario, config: AuditConfig) -> di
     attack = build_attack(config, max(config.eps))
     return {
         "row": "threat", "threat": scenario.name, **scenario.describe(subject), "access": "gradient",
-        "attack": {"name": config.attack, "steps": config.rule or attack.steps, "seed": config.seed},
+        "attack": {
+            "name": config.attack, "steps": config.rule or attack.steps, "seed": config.seed,
+            **({} if config.step_size is None else {"step_size": config.step_size}),
+        },
         "reproduce": f"--only {scenario.name}",
     }  # fmt: skip
 

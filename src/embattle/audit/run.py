@@ -14,6 +14,7 @@ from embattle import rng
 from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
 from embattle.audit.describe import describe, usable
+from embattle.audit.masking import PICTURES, Probe, probe_cell, probes
 from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
 from embattle.errors import ConfigError, DataError, RunMismatch
@@ -62,8 +63,7 @@ class _Session:
         numbers = numerics(kind_of_device(self.device))
         gallery = {"fingerprint": self.gallery.fingerprint}
         return {
-            "audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": identity(self.model),
-            "numerics": numbers,
+            "audit": self.config.recorded(), "gallery": gallery, "model": identity(self.model), "numerics": numbers,
         }  # fmt: skip
 
     @property
@@ -166,7 +166,7 @@ def _check_fit(config: AuditConfig, gallery: ImageSet) -> None:
 
 
 def _plan(session: _Session) -> list[Task]:
-    """All units of an audit, in order: train, describe, then scenario by scenario and ε by ε."""
+    """All units of an audit, in order: train, describe, then scenario by scenario and ε by ε, then checks of the attack."""
     base = session.hashed
     tasks: list[Task] = []
     needs: tuple[str, ...] = ()
@@ -179,7 +179,7 @@ def _plan(session: _Session) -> list[Task]:
     effort = _EMBED_EFFORT * len(session.gallery)
     work = lambda tick: describe(session.subject, session.config)  # noqa: E731
     tasks.append(Task(unit=unit, work=work, title="measuring the clean system", weight=effort))
-    return tasks + _attack_tasks(session, base, needs)
+    return tasks + _attack_tasks(session, base, needs) + _masking_tasks(session, base, needs)
 
 
 def _attack_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ...]) -> list[Task]:
@@ -198,6 +198,23 @@ def _attack_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ...
                 title = f"{scenario.name} at ε {eps:g}" if eps else f"{scenario.name}, clean"
                 tasks.append(Task(unit=unit, work=_work(session, cell), title=title, weight=len(samples) * (3 * steps + 1)))
     return tasks
+
+
+def _masking_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ...]) -> list[Task]:
+    """A score is worth as much as the gradients it was made with: the suite looks at them."""
+    if session.config.suite != "ers":
+        return []
+    samples = session.attacked[:PICTURES]
+    tasks = []
+    for probe in probes(session.config):
+        unit = Unit(kind="attack", params={**base, "masking": probe.params}, samples=samples, needs=needs)
+        effort = len(samples) * probe.steps * (3 if probe.role == "white" else 1)
+        tasks.append(Task(unit=unit, work=_probing(session, probe, samples), title=probe.title, weight=effort))
+    return tasks
+
+
+def _probing(session: _Session, probe: Probe, samples: tuple[str, ...]) -> Callable[[Tick], Output]:
+    return lambda tick: probe_cell(session.subject, probe, samples, session.config)
 
 
 def _work(session: _Session, cell: Cell) -> Callable[[Tick], Output]:

@@ -27,7 +27,13 @@ Eps = Annotated[
 AttackName = Annotated[
     str | None, typer.Option("--attack", metavar="NAME", help="apgd if not given; see: embattle list attacks.")
 ]
+Suite = Annotated[
+    str | None, typer.Option(metavar="NAME", help="ers: all attacks of the robustness score; other flags win over it.")
+]
 Steps = Annotated[int | None, typer.Option(metavar="N", help="Gradient steps of the attack.")]
+StepSize = Annotated[
+    str | None, typer.Option(metavar="NUMBER", help="Step of the attack in pixel units, such as 3/255; pgd and mi-fgsm.")
+]
 Rule = Annotated[str | None, typer.Option(metavar="NAME", help="Step rule of pgd: ranking is the ranking paper's.")]
 Precision = Annotated[
     str | None,
@@ -51,8 +57,8 @@ Seed = Annotated[
 ]
 
 
-EPILOG = """Keys of a --config FILE: scenarios (the flag --only), eps, attack, steps, rule, precision, attacked, k, own,
-preserve, xi, findings, seed, and without a flag tile and shard. For example: eps = ["8/255", 0.1]"""
+EPILOG = """Keys of a --config FILE: suite, scenarios (the flag --only), eps, attack, steps, step_size, rule, precision,
+attacked, k, own, preserve, xi, findings, seed, and without a flag tile and shard. For example: eps = ["8/255", 0.1]"""
 
 
 def audit(
@@ -62,10 +68,12 @@ def audit(
     data_root: flags.DataRoot = None,
     out: Out = None,
     config: Config = None,
+    suite: Suite = None,
     only: Only = None,
     eps: Eps = None,
     attack: AttackName = None,
     steps: Steps = None,
+    step_size: StepSize = None,
     rule: Rule = None,
     precision: Precision = None,
     attacked: Attacked = None,
@@ -90,9 +98,9 @@ def audit(
     A killed run goes on with the same command. Without --model a small network is trained to stand in for yours.
     """
     given = {
-        "scenarios": split(only), "eps": eps or None, "attack": attack, "steps": steps, "rule": rule,
-        "precision": precision, "attacked": attacked, "k": k, "own": own, "preserve": preserve, "xi": xi,
-        "findings": findings, "seed": seed,
+        "suite": suite, "scenarios": split(only), "eps": eps or None, "attack": attack, "steps": steps,
+        "step_size": step_size, "rule": rule, "precision": precision, "attacked": attacked, "k": k, "own": own,
+        "preserve": preserve, "xi": xi, "findings": findings, "seed": seed,
     }  # fmt: skip
     described = flags.preprocessing(similarity=similarity, size=size, channels=channels, mean=mean, std=std)
     gates = flags.gates(gate)

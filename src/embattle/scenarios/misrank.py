@@ -1,8 +1,9 @@
 """LTM and GTM: a picture's nearest neighbour becomes an item of another class, with the gallery's labels at hand.
 
 Both exist twice. The public implementation with which the published robustness scores were made picks another item than it
-means to (GTM) and does not leave the picture itself out (LTM): both attacks are weaker for it, and the scores higher. The
-corrected attacks have the plain names; the others are kept for comparison with published tables and nothing else.
+means to (GTM) and does not leave the picture itself out (LTM). What such attacks leave standing is no measure of a system,
+also where they happen to do more harm. The corrected attacks have the plain names; the others are kept for comparison with
+published tables and nothing else.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class LearningToMisrankAsPublished(_FromOwnClass):
     """LTM as published figures were made: the picture is pushed off its own clean copy, not off its class."""
 
     name, without_itself = "ltm-legacy", False
-    title = "Be ranked against the own class (as published, weaker)"
+    title = "Be ranked against the own class (as published)"
     question = "The same with the published implementation's mask, which leaves the picture itself in?"
 
 
@@ -135,7 +136,7 @@ class GreedyMisrankAsPublished(_TowardsOne):
     """GTM as published figures were made: towards an item that an index of another list happens to name."""
 
     name = "gtm-legacy"
-    title = "Be taken for the most similar item of another class (as published, weaker)"
+    title = "Be taken for the most similar item of another class (as published)"
     question = "The same with the published implementation's index, which names another item than it means to?"
 
     def aims(self, subject: Subject, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
