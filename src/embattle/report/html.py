@@ -12,6 +12,7 @@ from embattle.report.charts import curve_svg
 from embattle.report.figures import Record
 from embattle.report.pictures import Picture, PictureSheet
 from embattle.report.provenance import interval_methods, provenance_rows
+from embattle.report.robustness import robustness_view
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -81,6 +82,7 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
         attacked=phrases.attacked_items(summary.get("threats", ())),
         clean=sorted((summary.get("clean") or {}).items()),
         grades=phrases.grade_meanings(),
+        robustness=robustness_view(summary),
         thumbnails=list(sheet.thumbnails.values()),
         problems=sheet.problems,
         provenance=provenance_rows(summary),

@@ -8,6 +8,7 @@ import re
 from embattle.report import figures, phrases
 from embattle.report.figures import Record
 from embattle.report.provenance import interval_methods, provenance_rows
+from embattle.report.robustness import robustness_view
 
 
 def render_markdown(summary: Record) -> str:
@@ -27,6 +28,7 @@ def render_markdown(summary: Record) -> str:
         plain(phrases.state_text(summary)),
         _facts(summary),
         _threat_table(summary),
+        _robustness(summary),
         *[_threat(threat) for threat in summary.get("threats", ())],
         _gates(summary),
         _clean(summary),
@@ -106,6 +108,28 @@ def _threat(threat: Record) -> str:
         f"Reproduce: {_code(threat['reproduce'])}" if threat.get("reproduce") else "",
     ]
     return "\n\n".join(line for line in lines if line)
+
+
+def _robustness(summary: Record) -> str:
+    view = robustness_view(summary)
+    if view is None:
+        return ""
+    blocks = ["## Robustness score", _plain(view["meaning"])]
+    blocks += [f"**{_plain(text)}**" for text in (view["masked"], view["refused"]) if text]
+    for point in view["points"]:
+        header = ["Part", "Measured", "Score", "ERS", "Measured as published", "ERS-legacy"]
+        names = ("measured", "formula", "score", "legacy_measured", "legacy_score")
+        rows = [
+            [f"{_plain(row['part'])} ({_code(row['threat'])})", *(_plain(row[name]) for name in names)]
+            for row in point["rows"]
+        ]
+        rows.append(["**mean**", "", "", f"**{point['scores']['ERS']}**", "", f"**{point['scores']['ERS-legacy']}**"])
+        blocks += [_plain(" ".join([f"ε = {point['eps']}.", *point["missing"]])), _table(header, rows)]
+    if view["masking"]:
+        names = ("status", "check", "finding", "advice")
+        rows = [[_plain(check[name] or "nothing") for name in names] for check in view["masking"]]
+        blocks.append(_table(["Gradients", "Check", "Found", "What to do"], rows))
+    return "\n\n".join(blocks)
 
 
 def _gates(summary: Record) -> str:
