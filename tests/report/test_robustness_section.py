@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from embattle.records import PARTS, Figure, build_robustness
+from embattle.records import Figure, build_robustness
+from embattle.records.robustness import PARTS
 from embattle.report import render_html, render_markdown, terminal_table
 from embattle.report.provenance import interval_methods
 

@@ -9,13 +9,12 @@ from embattle.records.hardening import build_hardening
 from embattle.records.intervals import bootstrap_mean, mean_figure, mean_figures, rate_figure, wilson
 from embattle.records.masking import judge
 from embattle.records.reproduction import Published, build_reproduction
-from embattle.records.robustness import PARTS, build_robustness, empirical_robustness
+from embattle.records.robustness import build_robustness, empirical_robustness
 from embattle.records.store import LocalStore
 from embattle.records.summary import build_summary, load_summary, write_json_atomic
 from embattle.records.unit import Unit, canonical_json
 
 __all__ = [
-    "PARTS",
     "Figure",
     "Gate",
     "GateResult",
