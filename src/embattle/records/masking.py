@@ -83,7 +83,7 @@ def _gain(stronger: Mapping[str, Row], weaker: Mapping[str, Row]) -> tuple[Figur
 def _worst(gains: Mapping[str, tuple[Figure, Status] | None]) -> tuple[dict[str, Figure], Status]:
     found = {name: gain for name, gain in gains.items() if gain is not None}
     order: tuple[Status, ...] = ("ok", "warn", "FAIL")
-    worst = max((status for _, status in found.values()), key=order.index, default="ok")
+    worst: Status = order[max((order.index(status) for _, status in found.values()), default=0)]
     return {name: figure for name, (figure, _) in found.items()}, worst
 
 

@@ -126,8 +126,8 @@ def _robustness(summary: Record) -> str:
         rows.append(["**mean**", "", "", f"**{point['scores']['ERS']}**", "", f"**{point['scores']['ERS-legacy']}**"])
         blocks += [_plain(" ".join([f"ε = {point['eps']}.", *point["missing"]])), _table(header, rows)]
     if view["masking"]:
-        names = ("status", "check", "finding", "advice")
-        rows = [[_plain(check[name] or "nothing") for name in names] for check in view["masking"]]
+        told = ("status", "check", "finding", "advice")
+        rows = [[_plain(check[name] or "nothing") for name in told] for check in view["masking"]]
         blocks.append(_table(["Gradients", "Check", "Found", "What to do"], rows))
     return "\n\n".join(blocks)
 
