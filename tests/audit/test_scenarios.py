@@ -246,13 +246,15 @@ def test_targeted_mismatch(subject, oracle, moved) -> None:
     # One picture stands exactly on its target, where only a twin of the target could be closer.
     z = moved.clone()
     z[1] = subject.z[11]
+    # Another stands where it was, before its nearest neighbour: nothing but its own copy is closer.
+    z[4], aims["target"][4] = subject.z[ROWS[4]], oracle.nearest(int(ROWS[4]))[0]
     found = named("tma").measure(subject, ROWS, aims, z)
     for i, (row, target) in enumerate(zip(ROWS.tolist(), aims["target"].tolist(), strict=True)):
         here = z[i].double().numpy()
         cosine = here @ oracle.z[target] / np.linalg.norm(here) / np.linalg.norm(oracle.z[target])
         assert found.metrics["cosine"][i].item() == pytest.approx(cosine, abs=1e-9)
         assert bool(found.goal[i]) == (oracle.rank(here, oracle.z[target], row) == 0)
-    assert found.goal[1]
+    assert found.goal[[1, 4]].all()
     assert not found.goal.all()
 
 
@@ -268,6 +270,18 @@ def test_retain_at_four(subject, oracle, moved) -> None:
         assert found.metrics["retain@4"][i].item() == 100.0 * (rank < 4)
         assert bool(found.goal[i]) == (rank >= 4)
     assert found.goal.any()
+
+
+def test_the_own_copy_takes_none_of_the_four_places(subject, oracle) -> None:
+    """At many places near the picture: what was first stands fourth among the others, and fifth with the copy."""
+    draw = torch.Generator().manual_seed(8)
+    rows, aims = torch.full((400,), 3), {"target": torch.full((400,), oracle.nearest(3)[0])}
+    z = subject.z[3] + 0.5 * torch.rand(400, 1, generator=draw) * torch.randn(400, subject.z.shape[1], generator=draw)
+    kept = named("gtt").measure(subject, rows, aims, z).metrics["retain@4"]
+    first = oracle.z[oracle.nearest(3)[0]]
+    ranked = [[oracle.rank(here, first, out) for out in (3, None)] for here in z.double().numpy()]
+    assert kept.tolist() == [100.0 * (rank < 4) for rank, _ in ranked]
+    assert [3, 4] in ranked
 
 
 # --- the nearest item of another class, and the index that published figures took for it ----------------------------
