@@ -114,21 +114,21 @@ def _robustness(summary: Record) -> str:
     view = robustness_view(summary)
     if view is None:
         return ""
-    blocks = ["## Robustness score", _plain(view["meaning"])]
-    blocks += [f"**{_plain(text)}**" for text in (view["masked"], view["refused"]) if text]
+    blocks = ["## Robustness score", plain(view["meaning"])]
+    blocks += [f"**{plain(text)}**" for text in (view["masked"], view["refused"]) if text]
     for point in view["points"]:
         header = ["Part", "Measured", "Score", "ERS", "Measured as published", "ERS-legacy"]
         names = ("measured", "formula", "score", "legacy_measured", "legacy_score")
         rows = [
-            [f"{_plain(row['part'])} ({_code(row['threat'])})", *(_plain(row[name]) for name in names)]
+            [f"{plain(row['part'])} ({_code(row['threat'])})", *(plain(row[name]) for name in names)]
             for row in point["rows"]
         ]
         rows.append(["**mean**", "", "", f"**{point['scores']['ERS']}**", "", f"**{point['scores']['ERS-legacy']}**"])
-        blocks += [_plain(" ".join([f"ε = {point['eps']}.", *point["missing"]])), _table(header, rows)]
+        blocks += [plain(" ".join([f"ε = {point['eps']}.", *point["missing"]])), table(header, rows)]
     if view["masking"]:
         told = ("status", "check", "finding", "advice")
-        rows = [[_plain(check[name] or "nothing") for name in told] for check in view["masking"]]
-        blocks.append(_table(["Gradients", "Check", "Found", "What to do"], rows))
+        rows = [[plain(check[name] or "nothing") for name in told] for check in view["masking"]]
+        blocks.append(table(["Gradients", "Check", "Found", "What to do"], rows))
     return "\n\n".join(blocks)
 
 
