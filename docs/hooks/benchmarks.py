@@ -45,14 +45,20 @@ def _peers(result: dict[str, Any]) -> Iterator[str]:
                 f"{_ms(found['median_seconds'][side])} ({found['found'][side]['forwards_of_a_sample']:.0f})"
                 for side in sides
             ),
-            found["float32_ratio_over_the_fastest_peer"], found["bfloat16_times_as_fast_as_the_fastest_peer"],
+            found["float32_ratio_over_the_fastest_peer"], _per_forward(found),
+            found["bfloat16_times_as_fast_as_the_fastest_peer"],
         )
         for label, found in result["networks"].items()
     ]  # fmt: skip
     headings = [side if side not in versions else f"{side} {versions[side]}" for side in sides]
-    yield from _rows(
-        ["network", *headings, "float32: ours / fastest peer", "bfloat16: times as fast as the fastest peer"], rows
-    )
+    ratios = ["float32: ours / fastest peer", "the same per forward", "bfloat16: times as fast as the fastest peer"]
+    yield from _rows(["network", *headings, *ratios], rows)
+
+
+def _per_forward(found: dict[str, Any]) -> str:
+    """The float32 ratio were each side charged for the forwards it makes."""
+    theirs, ours = (found["found"][side]["forwards_of_a_sample"] for side in (found["fastest_peer"], "embattle"))
+    return f"{found['float32_ratio_over_the_fastest_peer'] * theirs / ours:.3f}"
 
 
 def _query_rank(result: dict[str, Any]) -> Iterator[str]:

@@ -52,6 +52,7 @@ _KIND_LEADS = {
     "networks": "Networks that `embattle train` can build. Any other model is audited as well.",
     "losses": "Metric-learning losses of `embattle train`.",
     "datasets": "Data sets with a name. A folder of pictures needs none.",
+    "defenses": "Ways to train a model against attacks, for `embattle harden --defense`.",
     "protocols": "Published experiments that `embattle reproduce` runs again.",
     "models": "Where a model may come from: the part before the colon in `--model`.",
 }

@@ -115,6 +115,15 @@ def by_name(similarity: str | Similarity) -> Similarity:
     return SIMILARITIES[similarity]
 
 
+def euclidean_distance(similarity: Similarity, values: Tensor) -> Tensor:
+    """The Euclidean distances that similarities stand for: under the cosine those of embeddings of length 1, in [0, 2].
+
+    >>> euclidean_distance(Cosine(), torch.tensor([1.0, 0.5, -1.0])).tolist()[1:]
+    [1.0, 2.0]
+    """
+    return _safe_norm(2 * (1 - values)) if similarity.name == "cosine" else similarity.distance(values)
+
+
 class Against(Protocol):
     """A similarity with a fixed gallery (M, D): what depends on the gallery alone is computed once."""
 

@@ -15,7 +15,7 @@ from embattle.images import decode
 from embattle.scenarios.scenario import named
 
 EPS = 0.2
-NAMES = ["ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m2", "qa+.m1", "shift", "class"]
+NAMES = ["ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m2", "qa+.m1", "shift", "class", "es", "tma", "ltm", "gtm", "gtt"]
 
 
 def cell_of(subject: Subject, name: str, eps: float, rows: list[int], findings: int = 0) -> Cell:

@@ -245,6 +245,29 @@ def test_without_labels_what_needs_them_is_skipped(run, make_gallery) -> None:
     assert summary["clean"] == {}
 
 
+def test_without_a_second_class_what_needs_it_is_skipped(run, make_gallery) -> None:
+    from dataclasses import replace
+
+    images = make_gallery()
+    one = replace(images, labels=images.labels * 0)
+    summary = eb.records.load_summary(run(images=one, scenarios=("class", "ltm", "gtm")))
+    assert [threat["threat"] for threat in summary["threats"]] == ["class"]
+    assert [row["scenario"] for row in summary["skipped"]] == ["gtm", "ltm"]
+    assert all("of one class" in row["reason"] for row in summary["skipped"])
+
+
+def test_who_is_alone_in_a_class_is_counted_and_not_averaged_in(run, make_gallery) -> None:
+    from dataclasses import replace
+
+    images = make_gallery()
+    labels = torch.cat([torch.arange(20), images.labels[20:] + 20])
+    lonely = replace(images, labels=labels, classes=None)
+    folder = run(images=lonely, scenarios=("ltm",), attacked=40, eps=(0.1,))
+    for point in eb.records.load_summary(folder)["threats"][0]["curve"]:
+        recall = point["figures"]["recall@1"]
+        assert (recall["n"], recall["undefined"]) == (20, 20)
+
+
 def test_what_cannot_be_audited_leaves_no_folder(run, tmp_path: Path, make_gallery, make_model) -> None:
     unlabelled = make_gallery(labelled=False)
     trained = Trained(config=TrainConfig.parse({"network": "small", "epochs": 1, "threads": 1}), pictures=make_gallery())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from embattle.protocols import PROTOCOLS, protocol
@@ -12,8 +14,11 @@ from embattle.scenarios import named
 def test_every_cell_has_a_figure_and_every_column_a_scenario(name: str) -> None:
     found = protocol(name)
     assert found.name == name
-    wanted = {(column.name, eps) for column in found.columns for eps in (0.0, *found.eps)}
-    assert set(found.published) == wanted
+    attacked = {(column.name, eps) for column in found.columns for eps in found.eps}
+    clean = {(column.name, 0.0) for column in found.columns}
+    assert len(clean) == len(found.columns), "every column has a name of its own"
+    # Of the clean system a paper prints all columns or none.
+    assert set(found.published) in (attacked, attacked | clean)
     assert {"smoke", "cpu", "paper"} == set(found.scales)
     assert not found.scales["smoke"].judged
     for column in found.columns:
@@ -21,7 +26,9 @@ def test_every_cell_has_a_figure_and_every_column_a_scenario(name: str) -> None:
         assert scenario.name == column.scenario
 
 
-@pytest.mark.parametrize("name", ["ranking-table-1", "ranking-table-3-vanilla"])
+@pytest.mark.parametrize(
+    "name", ["ranking-table-1", "ranking-table-2", "ranking-table-3-vanilla", "ranking-table-3-defended"]
+)
 def test_stronger_attacks_and_more_eps_in_the_paper_itself(name: str) -> None:
     """A misplaced column would break the order that the paper's figures have."""
     found = protocol(name)
@@ -31,7 +38,8 @@ def test_stronger_attacks_and_more_eps_in_the_paper_itself(name: str) -> None:
     for family in ("ca+.w", "sp-qa+.m"):
         for eps in found.eps:
             by_width = [found.published[f"{family}{width}", eps] for width in (1, 2, 5, 10)]
-            assert by_width == sorted(by_width)
+            # In the paper's own rounding noise: Table 2 prints 49.9, 49.5 for m = 1, 2 at ε = .01.
+            assert all(wider >= narrower - 0.5 for narrower, wider in itertools.pairwise(by_width))
 
 
 def test_transfer_and_universal_perturbations_in_the_paper_itself() -> None:
@@ -48,7 +56,7 @@ def test_transfer_and_universal_perturbations_in_the_paper_itself() -> None:
         assert other >= before if column.rises else other <= before
     for scenario in ("i-ca+", "i-ca-", "i-qa+", "i-qa-"):
         seen, unseen = (next(c for c in table_6.columns if c.name == f"{scenario} {which}") for which in ("seen", "unseen"))
-        assert (seen.key, seen.metric, unseen.key, unseen.metric) == (scenario, "seen_rank", scenario, "rank")
+        assert (seen.attack, seen.metric, unseen.attack, unseen.metric) == (scenario, "seen_rank", scenario, "rank")
         ranks = [table_6.published[column.name, 0.3] for column in (seen, unseen)]
         assert abs(ranks[0] - ranks[1]) <= 0.5
         assert (ranks[0] - table_6.published[seen.name, 0.0] > 0) == seen.rises == unseen.rises
@@ -65,6 +73,13 @@ def test_a_few_figures_by_hand() -> None:
     assert table_3["ca+.w1", 0.3] == 1.3
     assert table_3["sp-qa-.m10", 0.3] == 6.6
     assert curve["shift", 0.3] == 1.395
+    defended, other = protocol("ranking-table-2").published, protocol("ranking-table-3-defended").published
+    assert (defended["ca+.w1", 0.3], defended["ca-.w1", 0.3], defended["sp-qa+.m1", 0.3]) == (30.7, 7.0, 33.2)
+    assert (other["ca+.w10", 0.1], other["ca-.w2", 0.03], other["sp-qa-.m10", 0.3]) == (44.8, 1.9, 2.9)
+    assert protocol("ranking-figure-2-defended").published["sp-qa+.m1", 0.15] == 40.5
+    balance = protocol("ranking-table-7").published
+    assert (balance["sp-qa+.m1 ξ 0", 0.3], balance["sp-qa+.m1 ξ 0, C_SP", 0.3]) == (0.2, 33.6)
+    assert (balance["sp-qa-.m10 ξ 100", 0.3], balance["sp-qa-.m5 ξ 1, C_SP", 0.3]) == (4.8, 39.3)
     assert curve["ca-.w1", 0.15] == 50.0
     table_5, table_6 = protocol("ranking-table-5").published, protocol("ranking-table-6").published
     # The example of the paper's text: "row 2, column 3, top-left table"; and the one of CA−, "from 2.1% to 9.3%".

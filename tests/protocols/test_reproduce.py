@@ -103,9 +103,7 @@ def test_ranks_are_those_of_the_float_pictures(tiny: Protocol, models: Path, fin
     names = sorted({row["sample"] for row in rows_of(finished[0], "paper") if row["seed"] == 0})
     embedder = load_checkpoint(next(models.glob("*seed0.safetensors")))
     # The gallery is the protocol's own draw of 80 pictures: the attacked ones are in it.
-    from embattle.protocols.execution import _some
-
-    gallery = _some(pictures, 80)
+    gallery = pictures.some(80)
     subject = Subject.of(embedder, gallery, k=10, keep_own=True)
     samples = tuple(name for name in gallery.ids if name in names)
     attacked = Cell(column=COLUMNS[0], eps=EPS, role="paper", seed=0, samples=samples)

@@ -14,7 +14,6 @@ from embattle import data
 from embattle.embedders import load_checkpoint
 from embattle.protocols import Column, Protocol, Scale, reproduce
 from embattle.protocols.cells import attack_of
-from embattle.protocols.execution import _some
 from embattle.records import LocalStore
 from embattle.scenarios import Subject, named
 
@@ -41,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("crossed")
     run, result = reproduce(protocol, "cpu", models=folder / "models", out=folder / "run")
-    gallery = _some(data.load("digits", split="test"), GALLERY)
+    gallery = data.load("digits", split="test").some(GALLERY)
     subjects = {
         network: Subject.of(load_checkpoint(path), gallery, k=10, keep_own=True)
         for network in ("small", "c2f1")
@@ -79,7 +78,7 @@ def test_a_model_for_every_network_is_trained_and_told(finished: Finished) -> No
     assert result["network"] == "small, c2f1"
 
 
-@pytest.mark.parametrize(("column", "source", "judge"), [(c.key, c.crafted_on, c.judged_on) for c in COLUMNS[:3]])
+@pytest.mark.parametrize(("column", "source", "judge"), [(c.attack, c.crafted_on, c.judged_on) for c in COLUMNS[:3]])
 def test_crossed_columns_are_crafted_on_one_model_and_ranked_by_the_other(
     finished: Finished, column: str, source: str, judge: str
 ) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from embattle.errors import InputError, RunMismatch
 from embattle.records import Unit
+from embattle.records.difference import differences
 from embattle.runs import configuration_hash, describe_environment, folder, open_run
-from embattle.runs.difference import differences
 
 CONFIG = {"eps": 0.1, "names": ["a", "b"]}
 PLAN = [Unit(kind="embed", params={"n": n}, samples=(), needs=()) for n in range(2)]

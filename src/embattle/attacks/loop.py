@@ -70,8 +70,9 @@ class Attack:
     leave_on_success: bool = False
     start: Start = "clean"
     precision: Precision = "float32"
-    shared: bool = False
-    averaged: bool = True
+    # Not in the text by which runs of earlier versions know their attacks.
+    shared: bool = field(default=False, repr=False)
+    averaged: bool = field(default=True, repr=False)
     name: str = field(default="attack", compare=False)
 
     def __post_init__(self) -> None:

@@ -26,8 +26,15 @@ Outputs = Mapping[str, Tensor]
 class Objective(Protocol):
     """The value a user writes."""
 
-    taps: tuple[str, ...]
-    stationary_at_clean: bool
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Which of a model's outputs the loss reads."""
+        ...
+
+    @property
+    def stationary_at_clean(self) -> bool:
+        """Whether the loss has no gradient at the clean picture, so that an attack must be nudged off it."""
+        ...
 
     @property
     def holds_embeddings(self) -> bool:
@@ -45,8 +52,16 @@ class Bound(Protocol):
 
     fingerprint: str
     count: int
-    taps: tuple[str, ...]
-    stationary_at_clean: bool
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Which of a model's outputs the loss reads."""
+        ...
+
+    @property
+    def stationary_at_clean(self) -> bool:
+        """Whether the loss has no gradient at the clean picture, so that an attack must be nudged off it."""
+        ...
 
     def prepare(self, index: Tensor) -> Tree:
         """Constants of the given rows, computed one row at a time so that they do not depend on their company."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from embattle.audit.config import DEFAULT_EPS, DEFAULT_SCENARIOS, AuditConfig
 from embattle.audit.describe import all_attacked, prospect
+from embattle.audit.hardening import Hardening
 from embattle.audit.run import Trained, audit
 from embattle.audit.transfer_config import TRANSFER_EPS, TRANSFER_SCENARIOS, TransferConfig
 from embattle.audit.transfer_run import transfer
@@ -17,6 +18,7 @@ __all__ = [
     "TRANSFER_EPS",
     "TRANSFER_SCENARIOS",
     "AuditConfig",
+    "Hardening",
     "Subject",
     "Trained",
     "TransferConfig",

@@ -35,13 +35,15 @@ def build_attack(config: AuditConfig, eps: float) -> Attack:
     """The configured attack within Linf ε.
 
     Raises:
-        ConfigError: steps or a step rule for an attack that has none.
-        BudgetError: an unknown step rule, or one together with steps.
+        ConfigError: steps, a step size or a step rule for an attack that has none.
+        BudgetError: an unknown step rule, or one together with steps or a step size.
     """
     build = ATTACKS[config.attack].build
     parts: dict[str, Any] = {}
     if config.steps is not None:
         parts["steps"] = config.steps
+    if config.step_size is not None:
+        parts["step_size"] = config.step_size
     if config.rule:
         parts["rule"] = config.rule
     taken = inspect.signature(build).parameters
@@ -127,9 +129,13 @@ def _row(
         "row": "sample", "threat": cell.scenario.name, "eps": cell.eps, "sample": cell.samples[i], "status": status,
         # What already held before the attack is no success of the attacker: undefined, counted as such.
         "success": None if undefined else bool(measured.goal[i]) and not lost,
-        "metrics": {name: None if lost else float(values[i]) for name, values in measured.metrics.items()},
+        "metrics": {name: None if lost else _defined(float(values[i])) for name, values in measured.metrics.items()},
         "cost": {name: int(cost[name][i]) if cost else 0 for name in ("forwards", "backwards")},
     }  # fmt: skip
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _statuses(attack: Sequence[str], finite: Tensor, measured: Measured, clean: Measured) -> list[str]:

@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from embattle.attacks import ATTACKS
 from embattle.attacks.precision import Precision
 from embattle.errors import ConfigError
+from embattle.records.numerals import decimal_or_fraction
 from embattle.scenarios.scenario import named
 
 DEFAULT_SCENARIOS = ("ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m1", "shift", "class")
 DEFAULT_EPS = (0.01, 0.03, 0.1, 0.3)
+SUITES: Mapping[str, Mapping[str, Any]] = {
+    "ers": {
+        "scenarios": (
+            "ca+.w1", "ca-.w1", "qa+.m1", "qa-.m1", "tma", "es", "ltm", "gtm", "gtt", "ltm-legacy", "gtm-legacy",
+        ),
+        "eps": (77 / 255,), "attack": "pgd", "steps": 32, "step_size": 3 / 255,
+    },
+}  # fmt: skip
+"""Settings by the name of a suite. They are of 28 x 28 pictures; for photographs the published ones have ε = 8/255."""
+_OF_AN_ATTACK = ("attack", "steps", "step_size")
+# Settings that came later are recorded only where they are used: a run of an earlier version keeps its hash.
+_LATER = ("suite", "step_size", "targets")
 _PLACES = {name: place for place, name in enumerate(DEFAULT_SCENARIOS)}
 
 
@@ -21,11 +34,14 @@ class AuditConfig(BaseModel):
     """Settings of an audit.
 
     Args:
+        suite: "ers" sets scenarios, eps, attack, steps and step_size as the empirical robustness score has them, and looks
+            for masked gradients; settings given beside it win. Another attack or a rule keeps its own steps.
         scenarios: what the attacker tries: names of `SCENARIOS` with their width, such as "ca+.w1" or "sp-qa-.m10".
         eps: Linf budgets in pixel units of [0, 1], without 0, which is always measured; numbers, or texts with a decimal or
             a fraction such as "8/255", one of them or several.
         attack: a name of `ATTACKS`.
         steps: gradient steps of the attack; None: its own default.
+        step_size: α of the attack in pixel units of [0, 1], a number or a text such as "3/255"; None: its own default.
         rule: step rule of pgd; "ranking" is the ranking paper's.
         precision: of the gradient steps, "float32" or "bfloat16"; what is measured is float32 either way.
         attacked: how many pictures are attacked for each scenario and ε; of a universal scenario, how many a perturbation
@@ -49,10 +65,12 @@ class AuditConfig(BaseModel):
     # What a message calls these settings.
     noun: ClassVar[str] = "audit"
 
+    suite: Literal["", "ers"] = ""
     scenarios: tuple[str, ...] = DEFAULT_SCENARIOS
     eps: tuple[float, ...] = DEFAULT_EPS
     attack: str = "apgd"
     steps: int | None = Field(default=None, ge=1)
+    step_size: float | None = Field(default=None, gt=0, le=1)
     rule: Literal["", "ranking"] = ""
     precision: Precision = "float32"
     attacked: int = Field(default=96, ge=1)
@@ -66,6 +84,24 @@ class AuditConfig(BaseModel):
     tile: int = Field(default=32, ge=1)
     shard: int = Field(default=96, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, given: Any) -> Any:
+        """What a suite sets, and over it what was given beside it."""
+        suite = SUITES.get(str(given.get("suite", ""))) if isinstance(given, Mapping) else None
+        if suite is None:
+            return given
+        own_steps = bool(given.get("rule")) or given.get("attack", suite["attack"]) != suite["attack"]
+        preset = {key: value for key, value in suite.items() if not (own_steps and key in _OF_AN_ATTACK)}
+        if own_steps and "attack" not in given:
+            preset["attack"] = suite["attack"]
+        return {**preset, **given}
+
+    @field_validator("step_size", mode="before")
+    @classmethod
+    def _size(cls, size: Any) -> Any:
+        return _number(size, "step_size")
+
     @field_validator("eps", mode="before")
     @classmethod
     def _read(cls, eps: Any) -> Any:
@@ -74,7 +110,7 @@ class AuditConfig(BaseModel):
         if not isinstance(given, list | tuple):
             return given
         words = [word for each in given for word in (each.split(",") if isinstance(each, str) else [each])]
-        return tuple(_number(word) for word in words)
+        return tuple(_number(word, "eps") for word in words)
 
     @field_validator("eps")
     @classmethod
@@ -103,6 +139,12 @@ class AuditConfig(BaseModel):
         found = {named(name).name for name in names}
         return tuple(sorted(found, key=lambda name: (_PLACES.get(name, len(_PLACES)), name)))
 
+    def recorded(self) -> dict[str, Any]:
+        """The settings as plain values, as a run's configuration holds and hashes them."""
+        plain = self.model_dump(mode="json")
+        unused = [name for name in _LATER if plain[name] == type(self).model_fields[name].default]
+        return {name: value for name, value in plain.items() if name not in unused}
+
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
         """The settings from plain values; the message names what is wrong and what is allowed."""
@@ -119,13 +161,12 @@ class AuditConfig(BaseModel):
             raise ConfigError(str(cause) if cause else f"{key}: {first['msg'].lower()}, not {given!r}") from None
 
 
-def _number(word: Any) -> Any:
+def _number(word: Any, what: str) -> Any:
     if not isinstance(word, str | bool):
         return word
-    numerator, slash, denominator = str(word).partition("/")
-    try:
-        return float(numerator) / float(denominator) if slash else float(numerator)
-    except (ValueError, ZeroDivisionError):
+    value = decimal_or_fraction(str(word).strip())
+    if value is None:
         raise ConfigError(
-            f"eps {str(word).strip()!r} is not a number; write a decimal such as 0.03 or a fraction such as 8/255"
-        ) from None
+            f"{what} {str(word).strip()!r} is not a number; write a decimal such as 0.03 or a fraction such as 8/255"
+        )
+    return value

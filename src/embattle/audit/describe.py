@@ -6,21 +6,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from embattle.audit.attack_unit import build_attack
 from embattle.audit.config import AuditConfig
 from embattle.data import ImageSet
 from embattle.metrics import map_at_r, recall_at_k
+from embattle.records.robustness import planned_robustness
 from embattle.runs import Output
+from embattle.scenarios.classes import class_count
 from embattle.scenarios.scenario import Scenario, named
 from embattle.scenarios.subject import Subject, page_length
 from embattle.scenarios.universal import is_universal, learnt_from
 
 
-def usable(config: AuditConfig, *, labelled: bool) -> tuple[list[Scenario], list[Scenario]]:
-    """The scenarios that can run on the data, and those that need labels it does not have."""
-    scenarios = [named(name) for name in config.scenarios]
-    runs = [scenario for scenario in scenarios if labelled or not scenario.needs_labels]
-    return runs, [scenario for scenario in scenarios if scenario not in runs]
+def usable(config: AuditConfig, gallery: ImageSet) -> tuple[list[Scenario], dict[str, str]]:
+    """The scenarios that can run on the data, and why the others, by name, cannot: they need labels, or more classes."""
+    runs, skipped, classes = [], {}, class_count(gallery)
+    for scenario in map(named, config.scenarios):
+        if classes >= scenario.needs_classes:
+            runs.append(scenario)
+        elif classes == 0:
+            skipped[scenario.name] = _without_labels(gallery)
+        else:
+            wanted = scenario.needs_classes
+            skipped[scenario.name] = f"all pictures of {gallery.name} are of one class, and it takes {wanted} to run it"
+    return runs, skipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +50,9 @@ def prospect(config: AuditConfig, gallery: ImageSet) -> dict[str, Any]:
         config: what will be tried.
         gallery: the pictures the system searches.
     """
-    runs, skipped = usable(config, labelled=gallery.labelled)
+    runs, skipped = usable(config, gallery)
     clean = dict.fromkeys(("recall@1", f"recall@{config.k}", "map@r"))
-    reason = without_labels(gallery)
-    left_out = [scenario.name for scenario in skipped] + ([] if gallery.labelled else list(clean))
+    left_out = skipped if gallery.labelled else {**skipped, **dict.fromkeys(clean, _without_labels(gallery))}
     setting = _Prospect(images=gallery, preserve=config.preserve, page=page_length(len(gallery), config.k))
     threats = []
     for scenario in runs:
@@ -50,14 +60,14 @@ def prospect(config: AuditConfig, gallery: ImageSet) -> dict[str, Any]:
         figures = dict.fromkeys((*described["metrics"], "success"))
         curve = [{"eps": eps, "figures": figures} for eps in (0.0, *config.eps)]
         threats.append({"threat": scenario.name, "metric": described["metric"], "curve": curve})
+    robustness = planned_robustness([threat["threat"] for threat in threats], config.eps, suite=config.suite)
     return {
-        "clean": clean if gallery.labelled else {}, "threats": threats,
-        "skipped": [{"scenario": name, "reason": reason} for name in left_out],
+        "clean": clean if gallery.labelled else {}, "threats": threats, "robustness": robustness,
+        "skipped": [{"scenario": name, "reason": reason} for name, reason in left_out.items()],
     }  # fmt: skip
 
 
-def without_labels(gallery: ImageSet) -> str:
-    """Why scenarios that need labels were left out."""
+def _without_labels(gallery: ImageSet) -> str:
     return f"{gallery.name} has no labels; give one sub-folder per class to run it"
 
 
@@ -68,13 +78,13 @@ def all_attacked(config: AuditConfig, gallery: ImageSet) -> str:
 
 def describe(subject: Subject, config: AuditConfig) -> Output:
     """Rows on the subject, its clean quality, every threat, and what was skipped."""
-    runs, skipped = usable(config, labelled=subject.images.labelled)
-    reason = without_labels(subject.images)
+    runs, skipped = usable(config, subject.images)
     rows: list[dict[str, Any]] = [subject_row(subject)]
     rows += clean_rows(subject, config.seed)
     rows += [threat_row(subject, scenario, config) for scenario in runs]
-    rows += [{"row": "skipped", "scenario": scenario.name, "reason": reason} for scenario in skipped]
+    rows += [{"row": "skipped", "scenario": name, "reason": reason} for name, reason in skipped.items()]
     if not subject.images.labelled:
+        reason = _without_labels(subject.images)
         rows.append({"row": "skipped", "scenario": "clean recall@1 and mAP@R", "reason": reason})
     rows += [{"row": "note", "text": text} for text in notes(subject, config)]
     return Output(rows=rows)
@@ -85,7 +95,8 @@ def subject_row(subject: Subject) -> dict[str, Any]:
     images = subject.images
     return {
         "row": "subject", "model": subject.embedder.name, "fingerprint": subject.embedder.fingerprint,
-        "similarity": subject.similarity.name, "parameters": subject.embedder.parameter_count,
+        "similarity": subject.similarity.name, "lengths": [float(end) for end in torch.aminmax(subject.z.norm(dim=1))],
+        "parameters": subject.embedder.parameter_count,
         "dimension": int(subject.z.shape[1]), "data": images.name, "gallery": len(images),
         "picture": [images.channels, *images.size], "labelled": images.labelled,
         "classes": len(images.classes) if images.classes else 0, "page": subject.page,
@@ -111,7 +122,10 @@ def threat_row(subject: Subject, scenario: Scenario, config: AuditConfig) -> dic
     shared = {"perturbations": config.targets, "learnt_from": pictures} if is_universal(scenario) else {}
     return {
         "row": "threat", "threat": scenario.name, **scenario.describe(subject), "access": "gradient",
-        "attack": {"name": config.attack, "steps": config.rule or attack.steps, **shared, "seed": config.seed},
+        "attack": {
+            "name": config.attack, "steps": config.rule or attack.steps, **shared, "seed": config.seed,
+            **({} if config.step_size is None else {"step_size": config.step_size}),
+        },
         "reproduce": f"--only {scenario.name}",
     }  # fmt: skip
 

@@ -14,6 +14,7 @@ from embattle import rng
 from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
 from embattle.audit.describe import describe, usable
+from embattle.audit.masking import PICTURES, Probe, probe_cell, probes
 from embattle.audit.universal_unit import SharedCell, shared_cell
 from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
@@ -43,6 +44,13 @@ class Trained:
     pictures: ImageSet
 
 
+def identity(model: Embedder | Trained) -> dict[str, Any]:
+    """What a model is, for the hash of a run: its weights, or the training that makes them."""
+    if isinstance(model, Trained):
+        return {"train": model.config.model_dump(mode="json"), "pictures": model.pictures.fingerprint}
+    return {"fingerprint": model.fingerprint}
+
+
 @dataclass(frozen=True)
 class _Session:
     """The parts of one audit; the model is made or loaded when the first unit needs it."""
@@ -55,14 +63,11 @@ class _Session:
     @property
     def hashed(self) -> dict[str, Any]:
         """Everything that changes a number; paths are not in it, contents are."""
-        model: dict[str, Any]
-        if isinstance(self.model, Trained):
-            model = {"train": self.model.config.model_dump(mode="json"), "pictures": self.model.pictures.fingerprint}
-        else:
-            model = {"fingerprint": self.model.fingerprint}
         numbers = numerics(kind_of_device(self.device))
         gallery = {"fingerprint": self.gallery.fingerprint}
-        return {"audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": model, "numerics": numbers}
+        return {
+            "audit": self.config.recorded(), "gallery": gallery, "model": identity(self.model), "numerics": numbers,
+        }  # fmt: skip
 
     @property
     def device(self) -> torch.device:
@@ -160,12 +165,10 @@ def check_fit(config: AuditConfig, gallery: ImageSet) -> None:
     """
     check_gallery(gallery, config.k)
     page = page_length(len(gallery), config.k)
-    runs, _ = usable(config, labelled=gallery.labelled)
+    runs, skipped = usable(config, gallery)
     if not runs:
-        raise DataError(
-            f"{gallery.name} has no labels, and {', '.join(config.scenarios)} needs them; give one sub-folder per class, "
-            f"or other scenarios with --only"
-        )
+        name, reason = next(iter(skipped.items()))
+        raise DataError(f"nothing can be tried: {name}: {reason}; or name other scenarios with --only")
     for scenario in runs:
         wanted, available = scenario.targets(len(gallery), page)
         if wanted > available:
@@ -193,7 +196,7 @@ def _check_universal(config: AuditConfig, gallery: ImageSet, scenarios: Sequence
 
 
 def _plan(session: _Session) -> list[Task]:
-    """All units of an audit, in order: train, describe, then scenario by scenario and ε by ε."""
+    """All units of an audit, in order: train, describe, then scenario by scenario and ε by ε, then checks of the attack."""
     base = session.hashed
     tasks: list[Task] = []
     needs: tuple[str, ...] = ()
@@ -206,12 +209,12 @@ def _plan(session: _Session) -> list[Task]:
     effort = _EMBED_EFFORT * len(session.gallery)
     work = lambda tick: describe(session.subject, session.config)  # noqa: E731
     tasks.append(Task(unit=unit, work=work, title="measuring the clean system", weight=effort))
-    return tasks + _attack_tasks(session, base, needs)
+    return tasks + _attack_tasks(session, base, needs) + _masking_tasks(session, base, needs)
 
 
 def _attack_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ...]) -> list[Task]:
     config = session.config
-    scenarios, _ = usable(config, labelled=session.gallery.labelled)
+    scenarios, _ = usable(config, session.gallery)
     shards = [session.attacked[i : i + config.shard] for i in range(0, len(session.attacked), config.shard)]
     tasks = []
     for scenario in scenarios:
@@ -249,6 +252,23 @@ def _shared_tasks(
 
 def _shared_work(session: _Session, cell: SharedCell) -> Callable[[Tick], Output]:
     return lambda tick: shared_cell(session.subject, cell, session.config)
+
+
+def _masking_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ...]) -> list[Task]:
+    """A score is worth as much as the gradients it was made with: the suite looks at them."""
+    if session.config.suite != "ers":
+        return []
+    samples = session.attacked[:PICTURES]
+    tasks = []
+    for probe in probes(session.config):
+        unit = Unit(kind="attack", params={**base, "masking": probe.params}, samples=samples, needs=needs)
+        effort = len(samples) * probe.steps * (3 if probe.role == "white" else 1)
+        tasks.append(Task(unit=unit, work=_probing(session, probe, samples), title=probe.title, weight=effort))
+    return tasks
+
+
+def _probing(session: _Session, probe: Probe, samples: tuple[str, ...]) -> Callable[[Tick], Output]:
+    return lambda tick: probe_cell(session.subject, probe, samples, session.config)
 
 
 def _work(session: _Session, cell: Cell) -> Callable[[Tick], Output]:

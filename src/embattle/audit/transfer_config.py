@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ class TransferConfig(AuditConfig):
     """Settings of a transfer; those of an audit with other defaults.
 
     Args:
+        suite: none; a suite scores one model.
         scenarios: what the attacker tries.
         eps: Linf budgets in pixel units of [0, 1].
         findings: how many examples with pictures are kept for each scenario, ε and pair of two different models.
@@ -27,6 +28,7 @@ class TransferConfig(AuditConfig):
 
     noun: ClassVar[str] = "transfer"
 
+    suite: Literal[""] = ""
     scenarios: tuple[str, ...] = TRANSFER_SCENARIOS
     eps: tuple[float, ...] = TRANSFER_EPS
     findings: int = Field(default=1, ge=0)

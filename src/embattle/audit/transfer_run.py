@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embattle.audit.attack_unit import Cell, build_attack
-from embattle.audit.describe import clean_rows, notes, subject_row, threat_row, usable, without_labels
+from embattle.audit.describe import clean_rows, notes, subject_row, threat_row, usable
 from embattle.audit.run import check_fit, chosen
 from embattle.audit.transfer_config import TransferConfig
 from embattle.audit.transfer_unit import Crossing, cross
@@ -40,7 +40,7 @@ class _Session:
         """Everything that changes a number: neither what the models are called nor their order."""
         kinds = sorted({kind_of_device(model.device) for model in self.models.values()})
         return {
-            "transfer": self.config.model_dump(mode="json"), "gallery": {"fingerprint": self.gallery.fingerprint},
+            "transfer": self.config.recorded(), "gallery": {"fingerprint": self.gallery.fingerprint},
             "models": sorted(self.names), "numerics": numerics(", ".join(kinds)),
         }  # fmt: skip
 
@@ -146,7 +146,7 @@ def _plan(session: _Session) -> Iterator[Task]:
     unit = Unit(kind="evaluate", params=base, samples=(), needs=())
     effort = _EMBED_EFFORT * len(session.gallery) * len(session.models)
     yield Task(unit=unit, work=lambda tick: _describe(session), title="measuring the clean systems", weight=effort)
-    scenarios, _ = usable(config, labelled=session.gallery.labelled)
+    scenarios, _ = usable(config, session.gallery)
     samples = chosen(config, session.gallery)
     shards = [samples[i : i + config.shard] for i in range(0, len(samples), config.shard)]
     for scenario in scenarios:
@@ -184,7 +184,7 @@ def _steps(session: _Session, scenario: Scenario, eps: float) -> int:
 def _describe(session: _Session) -> Output:
     """Rows on the models and how good they are when nobody attacks, on every threat, and on what was skipped."""
     config = session.config
-    runs, skipped = usable(config, labelled=session.gallery.labelled)
+    runs, skipped = usable(config, session.gallery)
     rows: list[dict[str, Any]] = []
     for fingerprint, subject in session.subjects.items():
         clean = {row["figure"]: row["value"] for row in clean_rows(subject, config.seed)}
@@ -194,6 +194,5 @@ def _describe(session: _Session) -> Output:
         assert rows[-1]["fingerprint"] == fingerprint
     first = next(iter(session.subjects.values()))
     rows += [threat_row(first, scenario, config) for scenario in runs]
-    reason = without_labels(session.gallery)
-    rows += [{"row": "skipped", "scenario": scenario.name, "reason": reason} for scenario in skipped]
+    rows += [{"row": "skipped", "scenario": name, "reason": reason} for name, reason in skipped.items()]
     return Output(rows=[*rows, *({"row": "note", "text": text} for text in notes(first, config))])

@@ -11,7 +11,9 @@ import typer
 
 from embattle import __version__
 from embattle.cli.audit import EPILOG, audit
+from embattle.cli.compare import compare
 from embattle.cli.doctor import doctor
+from embattle.cli.harden import harden
 from embattle.cli.list import list_parts
 from embattle.cli.report import report
 from embattle.cli.reproduce import reproduce
@@ -38,6 +40,8 @@ app = typer.Typer(
 app.command(epilog=EPILOG)(audit)
 app.command()(report)
 app.command()(train)
+app.command()(harden)
+app.command()(compare)
 app.command()(transfer)
 app.command()(reproduce)
 app.command()(doctor)

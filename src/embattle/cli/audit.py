@@ -27,7 +27,13 @@ Eps = Annotated[
 AttackName = Annotated[
     str | None, typer.Option("--attack", metavar="NAME", help="apgd if not given; see: embattle list attacks.")
 ]
+Suite = Annotated[
+    str | None, typer.Option(metavar="NAME", help="ers: all attacks of the robustness score; other flags win over it.")
+]
 Steps = Annotated[int | None, typer.Option(metavar="N", help="Gradient steps of the attack.")]
+StepSize = Annotated[
+    str | None, typer.Option(metavar="NUMBER", help="Step of the attack in pixel units, such as 3/255; pgd and mi-fgsm.")
+]
 Rule = Annotated[str | None, typer.Option(metavar="NAME", help="Step rule of pgd: ranking is the ranking paper's.")]
 Precision = Annotated[
     str | None,
@@ -55,8 +61,9 @@ Seed = Annotated[
 ]
 
 
-EPILOG = """Keys of a --config FILE: scenarios (the flag --only), eps, attack, steps, rule, precision, attacked, targets, k,
-own, preserve, xi, findings, seed, and without a flag tile and shard. For example: eps = ["8/255", 0.1]"""
+EPILOG = """Keys of a --config FILE: suite, scenarios (the flag --only), eps, attack, steps, step_size, rule, precision,
+attacked, targets, k, own, preserve, xi, findings, seed, and without a flag tile and shard.
+For example: eps = ["8/255", 0.1]"""
 
 
 def audit(
@@ -66,10 +73,12 @@ def audit(
     data_root: flags.DataRoot = None,
     out: Out = None,
     config: Config = None,
+    suite: Suite = None,
     only: Only = None,
     eps: Eps = None,
     attack: AttackName = None,
     steps: Steps = None,
+    step_size: StepSize = None,
     rule: Rule = None,
     precision: Precision = None,
     attacked: Attacked = None,
@@ -95,9 +104,9 @@ def audit(
     A killed run goes on with the same command. Without --model a small network is trained to stand in for yours.
     """
     given = {
-        "scenarios": split(only), "eps": eps or None, "attack": attack, "steps": steps, "rule": rule,
-        "precision": precision, "attacked": attacked, "targets": targets, "k": k, "own": own, "preserve": preserve,
-        "xi": xi, "findings": findings, "seed": seed,
+        "suite": suite, "scenarios": split(only), "eps": eps or None, "attack": attack, "steps": steps,
+        "step_size": step_size, "rule": rule, "precision": precision, "attacked": attacked, "targets": targets, "k": k,
+        "own": own, "preserve": preserve, "xi": xi, "findings": findings, "seed": seed,
     }  # fmt: skip
     described = flags.preprocessing(similarity=similarity, size=size, channels=channels, mean=mean, std=std)
     gates = flags.gates(gate)
@@ -129,5 +138,5 @@ def _settings(file: Path | None, given: Mapping[str, Any]) -> AuditConfig:
 
 
 def split(values: list[str] | None) -> tuple[str, ...] | None:
-    """The parts of a flag that may be repeated, or hold several separated by commas."""
+    """Names given by commas, by repetition, or both."""
     return tuple(part.strip() for value in values for part in value.split(",")) if values else None

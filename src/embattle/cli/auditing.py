@@ -16,7 +16,7 @@ from embattle.cli.flags import WhenDamaged
 from embattle.cli.progress import follow
 from embattle.cli.stopping import reporting
 from embattle.cli.verdict import conclude, write_unfinished
-from embattle.data import ImageSet
+from embattle.data import ImageSet, Split
 from embattle.embedders import Embedder
 from embattle.errors import ConfigError, DataError
 from embattle.records import Gate
@@ -97,10 +97,20 @@ def load_gallery(data: str, embedder: Embedder, *, data_root: Path | None, on_er
         DataError: no such data, or fewer than two pictures.
         ImageFileError: a damaged picture.
     """
-    if data in datasets.DATASETS:
-        return datasets.load(data, split="test", root=data_root, channels=embedder.channels, on_error=on_error)
-    side = embedders.picture_side(embedder)
-    return datasets.load(data, split="all", root=data_root, channels=embedder.channels, size=side, on_error=on_error)
+    split: Split = "test" if data in datasets.DATASETS else "all"
+    return load_split(data, split, embedder, data_root=data_root, on_error=on_error)
+
+
+def load_split(data: str, split: Split, embedder: Embedder, *, data_root: Path | None, on_error: WhenDamaged) -> ImageSet:
+    """Pictures of a split in the form the model takes them.
+
+    Raises:
+        DataError: no such data, or fewer than two pictures.
+        ImageFileError: a damaged picture.
+    """
+    # Named sets keep the size they have; the pictures of a folder have no common one.
+    side = None if data in datasets.DATASETS else embedders.picture_side(embedder)
+    return datasets.load(data, split=split, root=data_root, channels=embedder.channels, size=side, on_error=on_error)
 
 
 def untrained_stand_in(data: str, *, data_root: Path | None, on_error: WhenDamaged) -> tuple[Embedder, ImageSet]:

@@ -55,6 +55,10 @@ def _loss(entry: Entry, asked: str) -> str:
     return f"embattle train --loss {entry.name} --out {entry.name}.safetensors"
 
 
+def _defense(entry: Entry, asked: str) -> str:
+    return f"embattle harden --defense {entry.name}"
+
+
 def _data(entry: Entry, asked: str) -> str:
     return f"embattle audit --data {entry.name}"
 
@@ -81,6 +85,7 @@ KINDS: Mapping[str, Kind] = {
     "scenarios": Kind(home="embattle.audit", registry="SCENARIOS", example=_scenario),
     "networks": Kind(home="embattle.networks", registry="NETWORKS", example=_network),
     "losses": Kind(home="embattle.training.losses", registry="LOSSES", example=_loss),
+    "defenses": Kind(home="embattle.defenses", registry="DEFENSES", example=_defense),
     "datasets": Kind(home="embattle.data", registry="DATASETS", example=_data),
     "protocols": Kind(home="embattle.protocols", registry="PROTOCOLS", example=_protocol, details=_experiment),
     "models": Kind(home="embattle.embedders", registry="ADAPTERS", example=_model),

@@ -20,8 +20,8 @@ def experiment(entry: Entry) -> str:
     protocol: Protocol = entry.build()
     lines = [
         protocol.title, entry.summary, "",
-        *_fact("trained", f"{', '.join(protocol.networks)} on the training pictures of {protocol.data}, a model for each "
-               f"seed{_recall(protocol)}"),
+        *_fact("trained", f"{', '.join(protocol.networks)} on the training pictures of {protocol.data}"
+               f"{_training(protocol)}, a model for each seed{_recall(protocol)}"),
         *_fact("attacked", f"test pictures of {protocol.data}, which are also the gallery, drawn for each seed"),
         *_fact("attack", _attacks(protocol)),
         *_fact("columns", _columns(protocol)),
@@ -38,6 +38,11 @@ def _recall(protocol: Protocol) -> str:
     return "" if protocol.recall is None else f"; the paper's Recall@1 is {protocol.recall:g} %"
 
 
+def _training(protocol: Protocol) -> str:
+    """What departs from the default training."""
+    return "".join(f", {name.replace('_', ' ')} {value}" for name, value in protocol.training.items())
+
+
 def _attacks(protocol: Protocol) -> str:
     adaptive = ", and beside it Auto-PGD with equally many forwards" if protocol.adaptive else ""
     return f"the paper's step rule{adaptive}"
@@ -46,8 +51,8 @@ def _attacks(protocol: Protocol) -> str:
 def _columns(protocol: Protocol) -> str:
     measured: dict[str, list[str]] = {}
     for column in protocol.columns:
-        what = "mean rank in %" if column.unit == "%" else f"mean {column.metric}"
-        measured.setdefault(what, []).append(column.name)
+        what = "mean rank in %" if column.metric == "rank" else f"mean {column.metric.replace('_', ' ')}"
+        measured.setdefault(what, []).append(column.attack)
     return "; ".join(f"{what} of {', '.join(names)}" for what, names in measured.items())
 
 

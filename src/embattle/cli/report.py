@@ -14,7 +14,7 @@ from embattle.errors import EmbattleError, InputError, RunIncomplete
 if TYPE_CHECKING:
     from embattle.records import Gate
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, as printed by embattle audit or reproduce.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that embattle audit, harden or reproduce printed.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the report as Markdown instead of a table.")]
 
 
@@ -22,8 +22,8 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
     """Build a run's report again, on any machine.
 
     Writes summary.json and report.html anew from the run's configuration and results. Gates of the audit are judged
-    again; gates given here are judged beside them, in this report only. Of a transfer it writes result.md as well, of a
-    reproduction result.json, result.md and result.csv.
+    again; gates given here are judged beside them, in this report only. Of a transfer it writes result.md as well; of a
+    reproduction result.json, result.md and result.csv; of a hardening comparison.json, comparison.md and report.html.
     """
     given = flags.gates(gate, "report")
     from embattle.cli.verdict import conclude, conclude_reproduction, conclude_transfer
@@ -33,6 +33,9 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
     if not (run / "config.json").is_file() and (run.is_file() or run.is_dir()):
         raise InputError(_no_run(run))
     name = _name(run)
+    if name == "harden":
+        _hardening(run, given, markdown=markdown)
+        return
     reproduction = name not in ("audit", "transfer") or (run / PAPER_FILE).is_file()
     if reproduction and given:
         raise InputError(f"{run} is a reproduction of {name}, which is judged by its paper; leave --gate out")
@@ -67,6 +70,18 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
             f"gates are decided when a run is finished, and {run} has {done} of {planned} units; start the same audit "
             f"again, it goes on"
         )
+
+
+def _hardening(run: Path, given: Sequence[Gate], *, markdown: bool) -> None:
+    from embattle.cli.verdict import conclude_comparison
+    from embattle.records import build_hardening
+    from embattle.report import write_comparison
+
+    if given:
+        raise InputError(f"{run} is a hardening; give --gate to the report of one of its audits, such as {run / 'after'}")
+    comparison = build_hardening(run)
+    write_comparison(run, comparison)
+    conclude_comparison(run, comparison, markdown=markdown)
 
 
 def _no_run(given: Path) -> str:

@@ -22,6 +22,7 @@ from embattle.cli.audit import (
     Rule,
     Seed,
     Steps,
+    StepSize,
     Xi,
     split,
 )
@@ -46,6 +47,7 @@ def transfer(
     eps: Eps = None,
     attack: AttackName = None,
     steps: Steps = None,
+    step_size: StepSize = None,
     rule: Rule = None,
     precision: Precision = None,
     attacked: Attacked = None,
@@ -67,8 +69,8 @@ def transfer(
     with the same command.
     """
     given = {
-        "scenarios": split(only), "eps": eps or None, "attack": attack, "steps": steps, "rule": rule,
-        "precision": precision, "attacked": attacked, "k": k, "own": own, "preserve": preserve, "xi": xi,
+        "scenarios": split(only), "eps": eps or None, "attack": attack, "steps": steps, "step_size": step_size,
+        "rule": rule, "precision": precision, "attacked": attacked, "k": k, "own": own, "preserve": preserve, "xi": xi,
         "findings": findings, "seed": seed,
     }  # fmt: skip
     specs = [_named(text) for text in model or ()]

@@ -9,6 +9,8 @@ from typing import Any
 from embattle.errors import ConfigError, GateFailed
 from embattle.records import Gate, GateResult, build_reproduction, build_summary, build_transfer, write_json_atomic
 from embattle.report import (
+    comparison_markdown,
+    comparison_table,
     render_markdown,
     render_reproduction,
     render_transfer_markdown,
@@ -132,6 +134,18 @@ def conclude_transfer(run: Path, record: dict[str, Any], *, markdown: bool = Fal
         units = record["units"]
         console.print(f"unfinished: {units['done']} of {units['planned']} units; the same transfer command goes on")
     console.print(f"report  {page}", markup=False, soft_wrap=True, highlight=False)
+
+
+def conclude_comparison(folder: Path, comparison: dict[str, Any], *, markdown: bool = False) -> None:
+    """Prints what a comparison says, and where its page is."""
+    from rich.console import Console
+
+    if markdown:
+        print(comparison_markdown(comparison), end="")
+        return
+    console = Console()
+    console.print(comparison_table(comparison))
+    console.print(f"report  {folder / 'report.html'}", markup=False, soft_wrap=True, highlight=False)
 
 
 def _print(summary: dict[str, Any], results: Sequence[GateResult], page: Path) -> None:

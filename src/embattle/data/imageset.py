@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from embattle.errors import DataError
+from embattle.rng import generator
 
 Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = ("train", "test", "all")
@@ -117,6 +118,17 @@ class ImageSet:
         if self.labels is not None:
             digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def some(self, count: int | None) -> ImageSet:
+        """A choice of `count` pictures that depends on the set alone, in its order; all for None or more than it has.
+
+        Raises:
+            DataError: fewer than one.
+        """
+        if count is None or count >= len(self):
+            return self
+        order = generator(0, "some", self.fingerprint).permutation(len(self))
+        return self.take(sorted(order[: max(count, 0)].tolist()))
 
     def take(self, indices: Sequence[int] | Tensor) -> ImageSet:
         """The pictures at these positions, in this order, with their ids, labels and the same class names.

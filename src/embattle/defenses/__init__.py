@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from embattle.defenses.config import HardenConfig
+from embattle.defenses.hardening import harden
 from embattle.defenses.training import DEFENSES, InnerAttack
 
-__all__ = ["DEFENSES", "InnerAttack"]
+__all__ = ["DEFENSES", "HardenConfig", "InnerAttack", "harden"]

@@ -8,6 +8,7 @@ from embattle.embedders.adapters import ADAPTERS
 from embattle.embedders.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from embattle.embedders.embedder import EMBEDDING, IMAGENET_MEAN, IMAGENET_STD, Embedder, check_pixels
 from embattle.embedders.preparation import picture_side
+from embattle.embedders.weights import load_weights, save_weights, weights_training
 from embattle.errors import ConfigError
 
 __all__ = [
@@ -19,9 +20,12 @@ __all__ = [
     "check_pixels",
     "load",
     "load_checkpoint",
+    "load_weights",
     "picture_side",
     "read_meta",
     "save_checkpoint",
+    "save_weights",
+    "weights_training",
 ]
 
 
@@ -36,7 +40,8 @@ def load(spec: str, **preprocessing: Any) -> Embedder:
             - "hf:PATH", a folder written by transformers' `save_pretrained`;
             - "timm:PATH", a folder written by `timm.models.save_for_hf`, "timm:NAME@WEIGHTS.safetensors", or "timm:NAME"
               for pretrained weights that are in the local cache;
-            - "onnx:PATH", a file with one picture input and an open batch axis.
+            - "onnx:PATH", a file with one picture input and an open batch axis;
+            - "weights:FILE@MODEL", one of the others with the weights that `embattle harden` gave it.
 
             Nothing is fetched, and apart from the factory nothing in what is loaded is executed.
         preprocessing: `similarity` for every source but checkpoints; `channels`, `size`, `mean`, `std` for module:, and
@@ -51,7 +56,7 @@ def load(spec: str, **preprocessing: Any) -> Embedder:
     Traceback (most recent call last):
         ...
     embattle.errors.ConfigError: model 'resnet50' is not understood; write one of checkpoint:..., hf:..., module:..., \
-onnx:..., timm:...
+onnx:..., timm:..., weights:...
     """
     scheme, colon, rest = spec.partition(":")
     if not colon or not rest or scheme not in ADAPTERS:

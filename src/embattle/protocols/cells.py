@@ -80,7 +80,8 @@ def measure_cell(subject: Subject, cell: Cell, source: Subject | None = None) ->
         cell: what is measured.
         source: the system that pictures are crafted on; None: the same.
     """
-    work = _Work(subject=subject, source=source or subject, cell=cell, scenario=named(cell.column.scenario))
+    judging, crafting = (replace(each, xi=cell.column.xi) for each in (subject, source or subject))
+    work = _Work(subject=judging, source=crafting, cell=cell, scenario=named(cell.column.scenario))
     if is_universal(work.scenario):
         return _perturbations(subject, work.scenario, cell)
     if cell.role == "clean":
@@ -95,7 +96,7 @@ def _perturbations(subject: Subject, scenario: UniversalScenario, cell: Cell) ->
     attack = None if cell.role == "clean" else attack_of(cell.role, cell.eps, shared=True)
     tile = min(_TILE, len(subject.images))
     found = {name: perturb(subject, scenario, int(name), attack, seed=cell.seed, tile=tile) for name in cell.samples}
-    shared = {"column": cell.column.key, "eps": cell.eps, "role": cell.role, "seed": cell.seed}
+    shared = {"column": cell.column.attack, "eps": cell.eps, "role": cell.role, "seed": cell.seed}
     seconds = sum(each.seconds for each in found.values())
     return Output(rows=rows_of(shared, found), cost={"attack_seconds": seconds} if attack is not None else {})
 
@@ -170,7 +171,7 @@ class _Work:
         cell = self.cell
         return [
             {
-                "row": "sample", "column": cell.column.key, "eps": cell.eps, "role": cell.role, "seed": cell.seed,
+                "row": "sample", "column": cell.column.attack, "eps": cell.eps, "role": cell.role, "seed": cell.seed,
                 "sample": sample, "metrics": found[i], "eight_bit": None if eight_bit is None else eight_bit[i],
                 "loss": None if loss is None or not math.isfinite(loss[i]) else loss[i],
                 "forwards": 0 if forwards is None else forwards[i],

@@ -12,6 +12,7 @@ import torch
 
 from embattle import data, networks, rng
 from embattle.data import ImageSet
+from embattle.defenses import HardenConfig, harden
 from embattle.embedders import load_checkpoint
 from embattle.errors import RunMismatch
 from embattle.protocols.cells import Cell, Role, attack_names, attack_of, chosen, measure_cell, shares
@@ -46,13 +47,15 @@ class _Study:
 
     def training(self, network: str, seed: int) -> TrainConfig:
         """The paper's training; its thread count is fixed, because it is part of what a model is."""
+        given = {**self.protocol.training, **self.scale.training}
         fitting = networks.arguments_for(network, self.pictures.channels, self.pictures.images.shape[2])
-        return TrainConfig.parse(
-            {
-                "network": network, "network_args": fitting, "epochs": self.scale.epochs, "seed": seed,
-                "device": str(self.device),
-            }
-        )  # fmt: skip
+        settings = {
+            **given, "network": network, "network_args": {**fitting, **given.get("network_args", {})},
+            "epochs": self.scale.epochs, "seed": seed, "device": str(self.device),
+        }  # fmt: skip
+        if "defense" in given:
+            return HardenConfig.parse({**settings, "fresh": True})
+        return TrainConfig.parse(settings)
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -62,12 +65,15 @@ class _Study:
     @cached_property
     def hashed(self) -> dict[str, Any]:
         """Everything that changes a number; neither paths nor the paper's figures."""
+        # A plain training is told by its epochs; what departs from it is named as well.
+        training = {**self.protocol.training, **self.scale.training}
         return {
+            **({"training": training} if training else {}),
             "protocol": self.protocol.name, "numerics": self.numerics,
             "scale": {"attacked": self.scale.attacked, "epochs": self.scale.epochs, "seeds": list(self.scale.seeds)},
             "pictures": self.pictures.fingerprint, "gallery": self.gallery.fingerprint,
-            "columns": [column.key for column in self.protocol.columns], "eps": list(self.protocol.eps),
-            "attacks": attack_names(self.protocol.eps, self.protocol.columns),
+            "columns": list(dict.fromkeys(column.attack for column in self.protocol.columns)),
+            "eps": list(self.protocol.eps), "attacks": attack_names(self.protocol.eps, self.protocol.columns),
             **({"targets": self.scale.targets} if any(map(shares, self.protocol.columns)) else {}),
         }  # fmt: skip
 
@@ -78,6 +84,8 @@ class _Study:
         # Another device rounds otherwise, so it trains a model of its own beside the shared one.
         part += "" if self.device.type == "cpu" else f"-{config.device.replace(':', '')}"
         trained = f"{self.protocol.data}-{config.network}-{config.loss}-{config.similarity}-{config.epochs}epochs"
+        if isinstance(config, HardenConfig):
+            part += f"-{config.defense}" + ("" if config.precision == "float32" else f"-{config.precision}")
         return self.models / f"{trained}{part}-seed{seed}.safetensors"
 
     def attacked(self, seed: int) -> tuple[str, ...]:
@@ -147,7 +155,7 @@ def reproduce(
     """
     wanted = protocol.at(scale, attacked=attacked, seeds=seeds)
     pictures, gallery = (data.load(protocol.data, split=split, root=data_root) for split in ("train", "test"))
-    pictures, gallery = _some(pictures, wanted.training_pictures), _some(gallery, wanted.gallery)
+    pictures, gallery = pictures.some(wanted.training_pictures), gallery.some(wanted.gallery)
     notes = []
     if wanted.attacked > len(gallery):
         notes.append(
@@ -176,20 +184,12 @@ def reproduce(
     return run, result
 
 
-def _some(images: ImageSet, count: int | None) -> ImageSet:
-    if count is None:
-        return images
-    order = rng.generator(0, "some", images.fingerprint).permutation(len(images))
-    return images.take(sorted(order[:count].tolist()))
-
-
 def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dict[str, Any]:
     """What a result says of itself before the figures, and the paper's figures."""
     published = [
         Published(
             column=column.name, metric=column.metric, unit=column.unit, rises=column.rises, width=column.width,
-            tolerance=column.tolerance, eps=eps, value=protocol.published.get((column.name, eps)),
-            measured_as=column.key if column.name != column.key else "",
+            tolerance=column.tolerance, eps=eps, value=protocol.published.get((column.name, eps)), attack=column.attack,
         )
         for column in protocol.columns
         for eps in (0.0, *protocol.eps)
@@ -207,10 +207,11 @@ def _tasks(study: _Study, seed: int) -> list[Task]:
     """All units of a seed, in order: its models, then column by column the clean system, the bound, and ε by ε."""
     training = {network: _training_task(study, network, seed) for network in study.protocol.networks}
     tasks = list(training.values())
-    measured = {column.key: column for column in reversed(study.protocol.columns)}
-    for column in (column for column in study.protocol.columns if measured[column.key] is column):
-        networks_of = dict.fromkeys(_networks(study, column))
-        needs = tuple(training[network].unit.id for network in networks_of)
+    attacks: dict[str, Column] = {}
+    for column in study.protocol.columns:
+        attacks.setdefault(column.attack, column)  # columns of several metrics of one attack share it
+    for column in attacks.values():
+        needs = tuple(training[network].unit.id for network in dict.fromkeys(_networks(study, column)))
         for role, eps in _roles(study.protocol, column):
             tasks.append(_task(study, column, role, eps, seed, needs=needs))
     return tasks
@@ -241,7 +242,7 @@ def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, need
     cell = Cell(column=column, eps=eps, role=role, seed=seed, samples=study.samples(column, seed))
     # Other seeds or columns of the run do not change this cell, so they are not in its identity.
     params = {
-        "numerics": study.numerics, "gallery": study.gallery.fingerprint, "column": column.key, "role": role,
+        "numerics": study.numerics, "gallery": study.gallery.fingerprint, "column": column.attack, "role": role,
         "eps": eps, "seed": seed,
     }  # fmt: skip
     shared = shares(column)
@@ -251,7 +252,7 @@ def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, need
     return Task(
         unit=Unit(kind="attack", params=params, samples=cell.samples, needs=needs),
         work=lambda tick: measure_cell(study.subject(judge, seed), cell, study.subject(source, seed)),
-        title=f"seed {seed}: {column.key} {role} ε {eps:g}" if eps else f"seed {seed}: {column.key} {role}",
+        title=f"seed {seed}: {column.attack} {role} ε {eps:g}" if eps else f"seed {seed}: {column.attack} {role}",
         weight=effort * len(cell.samples) * pictures,
     )
 
@@ -264,7 +265,11 @@ def _train(study: _Study, network: str, seed: int, tick: Tick) -> Output:
     def show(progress: TrainProgress) -> None:
         tick((progress.epoch - 1 + progress.batch / progress.batches) / whole)
 
-    result = train(study.training(network, seed), study.pictures, path, progress=show, evaluate=study.gallery)
+    config = study.training(network, seed)
+    if isinstance(config, HardenConfig):
+        result = harden(config, None, study.pictures, path, progress=show, evaluate=study.gallery)
+    else:
+        result = train(config, study.pictures, path, progress=show, evaluate=study.gallery)
     assert result.recall is not None
     row = {"row": "model", "seed": seed, "model": result.embedder.fingerprint, "recall": result.recall.to_json()}
     if len(study.protocol.networks) > 1:

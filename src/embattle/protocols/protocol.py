@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from embattle.errors import ConfigError
 from embattle.registry import Registry
@@ -22,6 +23,7 @@ class Scale:
         targets: random targets of universal scenarios for each seed, one perturbation each.
         training_pictures: how many of the training pictures are used; None: all.
         gallery: how many of the test pictures are searched, >= 4; None: all.
+        training: further settings of the training at this scale, such as a lower precision of the attack inside.
         judged: whether figures at this scale can be compared with the paper's. A smoke test's cannot.
         takes: how long it takes, and on what, for people.
 
@@ -35,6 +37,7 @@ class Scale:
     targets: int = 1
     training_pictures: int | None = None
     gallery: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
     judged: bool = True
     takes: str = ""
 
@@ -58,9 +61,10 @@ class Column:
         rises: whether a stronger attack makes the metric larger.
         tolerance: difference from the paper that says nothing, in the metric's unit.
         width: targets of a picture; above 1 the best that any embedding could reach is worked out beside.
-        crafted_on, judged_on: networks, where a picture is crafted on one model and judged on another; "": the protocol's.
-        label: what the column is called; "" makes a name of scenario and networks. Columns that differ in nothing but
-            metric and label are measured once.
+        xi: ξ of a semantics-preserving attack; None: the paper's 1 (raise) and 100 (lower).
+        crafted_on, judged_on: networks, where a picture is crafted on one model and judged on another; unset: the
+            protocol's.
+        label: what tables call the column; unset: the attack's name.
     """
 
     scenario: str
@@ -69,20 +73,25 @@ class Column:
     rises: bool
     tolerance: float = 3.0
     width: int = 1
+    xi: float | None = None
     crafted_on: str = ""
     judged_on: str = ""
     label: str = ""
 
     @property
-    def key(self) -> str:
-        """What is measured, whichever of its metrics the column prints."""
+    def attack(self) -> str:
+        """What is attacked; columns of other metrics of the same attack share it.
+
+        >>> Column(scenario="sp-qa+.m1", xi=100, rises=False).attack
+        'sp-qa+.m1 ξ 100'
+        """
         pair = f" {self.crafted_on}→{self.judged_on}" if self.crafted_on or self.judged_on else ""
-        return f"{self.scenario}{pair}"
+        return f"{self.scenario}{pair}" if self.xi is None else f"{self.scenario}{pair} ξ {self.xi:g}"
 
     @property
     def name(self) -> str:
-        """What the column is called."""
-        return self.label or self.key
+        """What tables call the column."""
+        return self.label or self.attack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +106,10 @@ class Protocol:
         network: what is trained; columns may name others beside it.
         columns: what is measured.
         eps: budgets in pixel units of [0, 1], without 0.
-        published: the paper's figures by the column's name and ε (0 included where the paper has it), in the metric's
-            unit.
+        published: the paper's figures by column name and ε (0 included where the paper has it), in the metric's unit.
         recall: the paper's Recall@1, in %; None where it prints none.
         scales: by name: "smoke", "cpu", "paper".
+        training: settings of `TrainConfig`, or with a "defense" of `HardenConfig`, where they are not the defaults.
         differs: where ours departs from the paper, in sentences.
         adaptive: whether the audit's default attack runs beside the paper's, on the same pictures with equal forwards.
     """
@@ -116,6 +125,7 @@ class Protocol:
     recall: float | None
     scales: Mapping[str, Scale]
     differs: tuple[str, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
     adaptive: bool = True
 
     @property

@@ -8,6 +8,7 @@
     ca+.w1.success@8/255 <= 0.05     another figure of the threat; ε may be a fraction
     ca+.w1 > 40                      at every tested ε above 0: the worst one counts
     recall@1 >= 0.95                 a figure of the clean system
+    ers >= 30                        the robustness score of an audit with --suite ers
 
 The condition states what must HOLD. It is checked on the value, not on the ends of its interval; both are reported. A
 figure without a value holds no gate.
@@ -25,6 +26,7 @@ from typing import Any, Literal
 
 from embattle.errors import ConfigError, InputError
 from embattle.records.figure import Figure
+from embattle.records.numerals import decimal, decimal_or_fraction
 
 GivenTo = Literal["audit", "report"]
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -33,7 +35,6 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NAME = re.compile(r"[A-Za-z0-9+\-._@/]+")
 _LONGEST = 200
 _WRITE = "write NAME[@EPS] OP NUMBER with OP one of > >= < <=, for example 'ca+.w1@0.03 > 40' or 'recall@1 >= 0.95'."
@@ -103,7 +104,7 @@ class Gate:
         """
         threats = _threat_figures(summary)
         name, _, suffix = self.target.rpartition("@")
-        eps = _eps(suffix)
+        eps = decimal_or_fraction(suffix)
         if eps is not None and name in threats:
             curve, figure = threats[name]
             points = [point for point in curve if math.isclose(point["eps"], eps, rel_tol=1e-6, abs_tol=1e-9)]
@@ -189,18 +190,10 @@ def parse_gate(text: str, given: GivenTo = "audit") -> Gate:
     target, op, number = (part.strip() for part in parts)
     if not _NAME.fullmatch(target):
         raise ConfigError(f"gate {text!r}: {target!r} is no name of a figure; {_WRITE}")
-    if not _NUMBER.fullmatch(number) or not math.isfinite(float(number)):
+    value = decimal(number)
+    if value is None:
         raise ConfigError(f"gate {text!r}: {number!r} is no finite number; {_WRITE}")
-    return Gate(expression=text, target=target, op=op, number=float(number), given=given)
-
-
-def _eps(text: str) -> float | None:
-    top, slash, bottom = text.partition("/")
-    if not _NUMBER.fullmatch(top) or (slash and not _NUMBER.fullmatch(bottom)):
-        return None
-    if slash and float(bottom) == 0:
-        return None
-    return float(top) / float(bottom) if slash else float(top)
+    return Gate(expression=text, target=target, op=op, number=value, given=given)
 
 
 def _threat_figures(summary: Mapping[str, Any]) -> dict[str, tuple[list[Mapping[str, Any]], str]]:
@@ -211,6 +204,10 @@ def _threat_figures(summary: Mapping[str, Any]) -> dict[str, tuple[list[Mapping[
         for figure in figures:
             names[f"{threat['threat']}.{figure}"] = (threat["curve"], figure)
         names[threat["threat"]] = (threat["curve"], threat["metric"])
+    # The scores of a suite are asked for as a threat's figures are, by name and ε.
+    scores = (summary.get("robustness") or {}).get("curve", ())
+    for score in dict.fromkeys(name for point in scores for name in point["figures"]):
+        names[score] = (list(scores), score)
     return names
 
 

@@ -28,7 +28,7 @@ class Published:
     """A cell of a published table: its place, the paper's value (None: not printed), and what counts as the same.
 
     Args:
-        column: the scenario's name.
+        column: what tables call it.
         metric: which of the scenario's metrics it is.
         unit: of the value.
         rises: whether a stronger attack makes the value larger.
@@ -37,7 +37,7 @@ class Published:
             interval, count if they are more.
         eps: ε; 0 is the clean system.
         value: the paper's.
-        measured_as: the column that the rows of the run name, where it is another one.
+        attack: the attack whose samples it is a metric of; unset: it is called as the column.
     """
 
     column: str
@@ -48,7 +48,12 @@ class Published:
     tolerance: float
     eps: float
     value: float | None
-    measured_as: str = ""
+    attack: str = ""
+
+    @property
+    def rows(self) -> str:
+        """What rows of its samples call it: columns of one attack share them."""
+        return self.attack or self.column
 
 
 def build_reproduction(run: Path) -> dict[str, Any]:
@@ -107,13 +112,12 @@ class _Measured:
         return cls(units=len(units), models=models, samples=samples, seconds=seconds)
 
     def rows(self, place: Published, role: str) -> Mapping[int, Sequence[Row]]:
-        column = place.measured_as or place.column
-        return self.samples.get((column, 0.0 if role in _WITHOUT_EPS else place.eps, role), {})
+        return self.samples.get((place.rows, 0.0 if role in _WITHOUT_EPS else place.eps, role), {})
 
     def cost(self, place: Published, role: str) -> dict[str, float | None]:
         """Mean forwards and seconds a picture."""
         forwards = [row["forwards"] for row in _flat(self.rows(place, role))]
-        seconds = self.seconds.get((place.measured_as or place.column, place.eps, role), ())
+        seconds = self.seconds.get((place.rows, place.eps, role), ())
         return {
             name: statistics.fmean(values) if values else None
             for name, values in (("forwards", forwards), ("seconds", seconds))

@@ -13,6 +13,8 @@ from embattle.errors import InputError
 from embattle.records.atomic import write_atomic
 from embattle.records.grades import GRADES, grade, grade_range, half_eps, tested, withstood
 from embattle.records.intervals import mean_figures, rate_figure
+from embattle.records.masking import judge
+from embattle.records.robustness import build_robustness, concerned
 from embattle.records.store import LocalStore
 
 SCHEMA = "embattle.summary/1"
@@ -26,6 +28,7 @@ _FIELDS = {
     "subject": (),
     "clean": ("figure", "value"),
     "threat": ("threat", "metric", "metrics"),
+    "masking": ("role", "eps", "steps", "sample", "loss", "success", "live"),
     "skipped": ("scenario", "reason"),
     "note": ("text",),
 }
@@ -40,6 +43,7 @@ class _Rows:
     threats: dict[str, dict[str, Any]] = field(default_factory=dict)
     samples: dict[str, dict[float, list[Row]]] = field(default_factory=dict)
     seconds: dict[str, dict[float, list[float]]] = field(default_factory=dict)
+    masking: list[Row] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -54,7 +58,7 @@ def build_summary(run: Path) -> dict[str, Any]:
     Returns:
         JSON values in the schema "embattle.summary/1"; threats with the weakest first. A threat's grade is None when it
         was tested at no ε above 0, or no attack on it has a defined outcome; its "grade_range" is the best and the worst
-        that the intervals allow.
+        that the intervals allow. "robustness" is there where the run is about the empirical robustness score.
 
     Raises:
         InputError: no run folder, or a damaged file in it.
@@ -70,6 +74,7 @@ def build_summary(run: Path) -> dict[str, Any]:
     threats.sort(key=_weakness)
     place = {threat["threat"]: position for position, threat in enumerate(threats)}
     rows.findings.sort(key=lambda row: (place.get(row["threat"], len(place)), row["eps"]))
+    robustness = _robustness(rows, threats, config["config"].get("audit"))
     return {
         "schema": SCHEMA,
         "name": str(config.get("name", "audit")),
@@ -79,6 +84,7 @@ def build_summary(run: Path) -> dict[str, Any]:
         "subject": rows.subject,
         "clean": rows.clean,
         "threats": threats,
+        **({} if robustness is None else {"robustness": robustness}),
         "findings": rows.findings,
         "skipped": rows.skipped,
         "notes": rows.notes,
@@ -122,6 +128,8 @@ def _file(rows: _Rows, row: dict[str, Any], unit_id: str) -> None:
         rows.clean[row["figure"]] = row["value"]
     elif kind == "threat":
         rows.threats[row["threat"]] = content
+    elif kind == "masking":
+        rows.masking.append(content)
     elif kind == "finding":
         rows.findings.append({**content, "unit": unit_id})
     elif kind == "skipped":
@@ -151,6 +159,14 @@ def _threat(rows: _Rows, name: str, command: str) -> dict[str, Any]:
         described = {**described, "reproduce": f"{without_flags(command, _CHOICES)} {described['reproduce']}"}
     letter, ends = grade(withstood(curve)) if tested(curve) else None, grade_range(curve)
     return {**described, "grade": letter, "grade_range": ends and list(ends), "half_eps": eps, "curve": curve}
+
+
+def _robustness(rows: _Rows, threats: Sequence[Row], settings: Any) -> dict[str, Any] | None:
+    """The score that a suite asked for, and whether its attacks can be trusted; None where nobody asked."""
+    suite = settings.get("suite", "") if isinstance(settings, Mapping) else ""
+    if not rows.subject or not concerned([threat["threat"] for threat in threats], suite=suite):
+        return None
+    return {**build_robustness(rows.subject, threats), "masking": judge(rows.masking)}
 
 
 def without_flags(command: str, flags: Sequence[str]) -> str:

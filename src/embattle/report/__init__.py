@@ -6,6 +6,7 @@ something is rendered, never on import.
 
 from __future__ import annotations
 
+from embattle.report.comparison import comparison_markdown, comparison_table, write_comparison
 from embattle.report.html import render_html, write_report
 from embattle.report.markdown import render_markdown
 from embattle.report.reproduction import render_reproduction, reproduction_table, write_reproduction
@@ -13,6 +14,8 @@ from embattle.report.terminal import terminal_table
 from embattle.report.transfer import render_transfer, render_transfer_markdown, transfer_tables, write_transfer
 
 __all__ = [
+    "comparison_markdown",
+    "comparison_table",
     "render_html",
     "render_markdown",
     "render_reproduction",
@@ -21,6 +24,7 @@ __all__ = [
     "reproduction_table",
     "terminal_table",
     "transfer_tables",
+    "write_comparison",
     "write_report",
     "write_reproduction",
     "write_transfer",

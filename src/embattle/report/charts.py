@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embattle.report.drawing import ATTACK, LINE, drawn
 from embattle.report.figures import Record, eps_decimal, eps_text, figure_text
 from embattle.report.phrases import points
+from embattle.report.svg import ATTACK, LINE, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embattle.report.drawing import ATTACK, GRID, LINE, STRONG, drawn
 from embattle.report.figures import Record, eps_decimal, figure_text, number, short_name
+from embattle.report.svg import ATTACK, GRID, LINE, STRONG, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,10 @@ from embattle.report.charts import curve_svg
 from embattle.report.figures import Record
 from embattle.report.pictures import Picture, PictureSheet
 from embattle.report.provenance import interval_methods, provenance_rows
+from embattle.report.robustness import robustness_view
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Template
 
 FINDINGS_SHOWN = 6
 """Findings shown per threat; the rest stay in the run folder."""
@@ -63,8 +64,7 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
     sheet = PictureSheet(blob)
     threats = [_threat_view(summary, threat, number, sheet) for number, threat in enumerate(summary.get("threats", ()))]
     columns = _columns(summary)
-    template = environment().get_template("report.html.j2")
-    return template.render(
+    return template("report.html.j2").render(
         summary={**_OPTIONAL, **summary},
         subject=dict.fromkeys(_SUBJECT) | dict(summary.get("subject") or {}),
         threats=threats,
@@ -83,6 +83,7 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
         attacked_title=phrases.attacked_title(summary.get("threats", ())),
         clean=sorted((summary.get("clean") or {}).items()),
         grades=phrases.grade_meanings(),
+        robustness=robustness_view(summary),
         thumbnails=list(sheet.thumbnails.values()),
         problems=sheet.problems,
         provenance=provenance_rows(summary),
@@ -90,18 +91,18 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
     )
 
 
-def environment() -> Environment:
-    """Templates with their filters; everything is escaped that is not marked otherwise."""
+def template(name: str) -> Template:
+    """A page's template, with the filters for figures and autoescaping."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
+    environment.filters.update(
         eps=figures.eps_text,
         decimal=figures.eps_decimal,
         number=figures.number,
@@ -111,7 +112,7 @@ def environment() -> Environment:
         interval=figures.interval_text,
         left_out=figures.left_out_text,
     )
-    return made
+    return environment.get_template(name)
 
 
 def _threat_view(summary: Record, threat: Record, number: int, sheet: PictureSheet) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def interval_methods(summary: Record) -> list[str]:
     for threat in summary.get("threats", ()):
         for point in threat.get("curve", ()):
             figures.extend(point["figures"].values())
+    for point in (summary.get("robustness") or {}).get("curve", ()):
+        figures.extend(point["figures"].values())
     return sorted({str(figure["method"]) for figure in figures if figure.get("method")})
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from embattle.report import figures, phrases
 from embattle.report.figures import Record
+from embattle.report.robustness import checks_text, robustness_view
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
 _COLOURS = {"A": "green", "B": "green", "C": "yellow", "D": "red", "F": "bold red"}
@@ -56,7 +58,31 @@ def terminal_table(summary: Record) -> Group:
         )
     verdict = _text(f"{phrases.headline(summary)}. {phrases.verdict(summary)}", "bold")
     unsettled = phrases.range_text(summary)
-    return Group(table, verdict, *([_text(unsettled)] if unsettled else []))
+    return Group(table, verdict, *([_text(unsettled)] if unsettled else []), *_robustness(summary))
+
+
+def _robustness(summary: Record) -> list[Table | Text]:
+    """Both scores with their ten parts, for every ε, and what the gradient checks found amiss."""
+    from rich import box
+    from rich.table import Table
+
+    view = robustness_view(summary)
+    if view is None:
+        return []
+    told: list[Table | Text] = [_text("")]
+    for point in view["points"]:
+        title = _text(f"Robustness score at ε {point['eps']}", "bold")
+        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+        for name in ("Part", "Measured", "ERS", "ERS-legacy"):
+            table.add_column(name, justify="left" if name == "Part" else "right", no_wrap=True)
+        for row in point["rows"]:
+            table.add_row(*(_text(row[name]) for name in ("part", "measured", "score", "legacy_score")))
+        table.add_row(_text("mean", "bold"), "", *(_text(text, "bold") for text in point["scores"].values()))
+        told += [table, *(_text(sentence) for sentence in point["missing"])]
+    told += [_text(text) for text in (view["refused"], view["masked"]) if text]
+    amiss = [check for check in view["masking"] if check["status"] != "ok"]
+    told += [_text(f"{check['status']}  {check['check']}: {check['finding']}; {check['advice']}") for check in amiss]
+    return [*told, _text(checks_text(view)), _text(view["meaning"])]
 
 
 def _grade(threat: Record) -> Text:

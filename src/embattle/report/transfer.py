@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from embattle.report import figures, phrases
 from embattle.report.figures import Record, eps_decimal, eps_text, figure_text, value_text
 from embattle.report.heat_map import CLEAN, heat_map_svg, strongest_transfer
-from embattle.report.html import environment, finding_view
+from embattle.report.html import finding_view, template
+from embattle.report.markdown import code, plain, table
 from embattle.report.pictures import PictureSheet
-from embattle.report.plain_text import code, plain, table
 from embattle.report.provenance import provenance_rows
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def render_transfer(record: Record, blob: Callable[[str, str], bytes]) -> str:
     names = [str(model["name"]) for model in record["models"]]
     threats = [_threat_view(record, threat, names, number, sheet) for number, threat in enumerate(record["threats"])]
     first: Record = record["models"][0] if record["models"] else {}
-    template = environment().get_template("transfer.html.j2")
-    return template.render(
+    return template("transfer.html.j2").render(
         record=record,
         models=record["models"],
         threats=threats,

@@ -13,7 +13,7 @@ from typing import Any
 from embattle.errors import InputError, RunMismatch
 from embattle.records import LocalStore, Unit, canonical_json, write_atomic, write_json_atomic
 from embattle.records.atomic import remove_leftovers
-from embattle.runs.difference import differences
+from embattle.records.difference import differences
 from embattle.runs.environment import describe_environment
 
 # What an interrupted start may have left in a folder before its configuration was written.

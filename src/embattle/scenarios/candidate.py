@@ -22,7 +22,7 @@ class _Candidate:
 
     width: int = 1
 
-    needs_labels: ClassVar[bool] = False
+    needs_classes: ClassVar[int] = 0
     family: ClassVar[str]
     direction: ClassVar[Literal["raise", "lower"]]
     title: ClassVar[str]

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from embattle.scenarios.scenario import Shown
+from embattle.scenarios.scenario import Exhibit, Shown
 from embattle.scenarios.subject import Subject
 
 LENGTH = 8
@@ -42,3 +42,25 @@ def displayed(
         for i, place in ((i, int(order[i])) for i in positions)
     ]  # fmt: skip
     return shown, rank
+
+
+def own_list(subject: Subject, row: int, z: Tensor) -> Exhibit:
+    """What a picture finds before and after it is changed, its clean copy framed; `z` is (1, D)."""
+    before, rank_before = displayed(subject, subject.z[row], hidden=(), framed=row)
+    after, rank_after = displayed(subject, z[0], hidden=(), framed=row)
+    return Exhibit(
+        title=f"Searching with picture {subject.images.ids[row]}",
+        before_title="List of the clean picture", after_title="List of the adversarial picture", before=before,
+        after=after, anchor_label="", anchor=None, rank_before=rank_before, rank_after=rank_after,
+    )  # fmt: skip
+
+
+def chosen_in_own_list(subject: Subject, row: int, chosen: int, z: Tensor) -> Exhibit:
+    """Where a chosen item stands in the list of a query before and after it is changed; `z` is (1, D)."""
+    before, rank_before = displayed(subject, subject.z[row], hidden={row}, framed=chosen)
+    after, rank_after = displayed(subject, z[0], hidden={row}, framed=chosen)
+    return Exhibit(
+        title=f"Item {subject.images.ids[chosen]} in the list of query {subject.images.ids[row]}",
+        before_title="List of the clean query", after_title="List of the adversarial query", before=before,
+        after=after, anchor_label="chosen item", anchor=chosen, rank_before=rank_before, rank_after=rank_after,
+    )  # fmt: skip

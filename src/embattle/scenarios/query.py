@@ -11,7 +11,7 @@ from torch import Tensor
 
 from embattle.attacks.objectives import QueryRank
 from embattle.metrics import normalised_rank, ranks
-from embattle.scenarios.lists import displayed
+from embattle.scenarios.lists import chosen_in_own_list
 from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
 from embattle.scenarios.subject import Subject
 
@@ -31,7 +31,7 @@ class _Query:
 
     width: int = 1
 
-    needs_labels: ClassVar[bool] = False
+    needs_classes: ClassVar[int] = 0
     family: ClassVar[str]
     direction: ClassVar[Literal["raise", "lower"]]
     preserving: ClassVar[bool]
@@ -106,14 +106,7 @@ class _Query:
 
     def exhibit(self, subject: Subject, row: int, aims: Mapping[str, Tensor], z: Tensor) -> Exhibit:
         """The query's list before and after, the first candidate framed."""
-        chosen = int(aims["candidates"][0, 0])
-        before, rank_before = displayed(subject, subject.z[row], hidden={row}, framed=chosen)
-        after, rank_after = displayed(subject, z[0], hidden={row}, framed=chosen)
-        return Exhibit(
-            title=f"Item {subject.images.ids[chosen]} in the list of query {subject.images.ids[row]}",
-            before_title="List of the clean query", after_title="List of the adversarial query", before=before,
-            after=after, anchor_label="chosen item", anchor=chosen, rank_before=rank_before, rank_after=rank_after,
-        )  # fmt: skip
+        return chosen_in_own_list(subject, row, int(aims["candidates"][0, 0]), z)
 
 
 @SCENARIOS.register("sp-qa+", paper="Zhou et al. 2020, section 3.3 (SP-QA+)", access="gradient")

@@ -73,9 +73,12 @@ class Setting(Protocol):
 
 
 class Scenario(Protocol):
-    """One thing an attacker may try, with how it is attacked, measured and shown."""
+    """One thing an attacker may try, with how it is attacked, measured and shown.
 
-    needs_labels: bool
+    `needs_classes` is how many classes the gallery's labels must tell apart: 0 where it takes no labels.
+    """
+
+    needs_classes: int
 
     @property
     def name(self) -> str:
@@ -99,7 +102,7 @@ class Scenario(Protocol):
         ...
 
     def measure(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor], z: Tensor) -> Measured:
-        """Figures of pictures that stood at `rows` and are now embedded at `z` (n, D)."""
+        """Figures of pictures that stood at `rows` and are now embedded at `z` (n, D); NaN where one is undefined."""
         ...
 
     def exhibit(self, subject: Subject, row: int, aims: Mapping[str, Tensor], z: Tensor) -> Exhibit:

@@ -6,24 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from embattle.attacks.objectives import Shift
-from embattle.errors import ConfigError
 from embattle.metrics import max_shift, normalised_rank, ranks
-from embattle.scenarios.lists import displayed
+from embattle.scenarios.classes import recalled
+from embattle.scenarios.lists import own_list
 from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
 from embattle.scenarios.subject import Subject
+from embattle.similarity import Cosine, euclidean_distance
 
 _DISTANCE = {"unit": "distance", "higher_is_better": False, "title": "mean distance from the clean embedding"}
+_ON_SPHERE = {**_DISTANCE, "title": "mean Euclidean distance from the clean embedding, both brought to length 1"}
 
 
 @dataclass(frozen=True)
 class _Shifted:
     """Shared by both: the same attack, read in two ways."""
 
-    needs_labels: ClassVar[bool] = False
+    needs_classes: ClassVar[int] = 0
 
     def targets(self, gallery: int, page: int) -> tuple[int, int]:
         """None; see `Scenario.targets`."""
@@ -39,13 +40,7 @@ class _Shifted:
 
     def exhibit(self, subject: Subject, row: int, aims: Mapping[str, Tensor], z: Tensor) -> Exhibit:
         """The picture's own list, its clean copy framed."""
-        before, rank_before = displayed(subject, subject.z[row], hidden=(), framed=row)
-        after, rank_after = displayed(subject, z[0], hidden=(), framed=row)
-        return Exhibit(
-            title=f"Searching with picture {subject.images.ids[row]}",
-            before_title="List of the clean picture", after_title="List of the adversarial picture", before=before,
-            after=after, anchor_label="", anchor=None, rank_before=rank_before, rank_after=rank_after,
-        )  # fmt: skip
+        return own_list(subject, row, z)
 
 
 @SCENARIOS.register("shift", paper="Zhou et al. 2020, section 3.4 (max shift)", access="gradient")
@@ -83,7 +78,7 @@ class Misread(_Shifted):
     """A picture's nearest neighbour is of another class."""
 
     name = "class"
-    needs_labels = True
+    needs_classes = 1
 
     def describe(self, subject: Setting) -> Mapping[str, Any]:
         """For people; see `Scenario.describe`."""
@@ -101,11 +96,24 @@ class Misread(_Shifted):
 
     def measure(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor], z: Tensor) -> Measured:
         """Class of the nearest other picture, and the distance from the clean embedding."""
-        labels = subject.images.labels
-        if labels is None:
-            raise ConfigError(f"scenario {self.name!r} needs labels, and {subject.images.name} has none")
-        _, places = subject.index.nearest(z, 2)
-        nearest = torch.where(places[:, 0] == rows, places[:, 1], places[:, 0])
-        right = labels[nearest] == labels[rows]
-        metrics = {"recall@1": right.double() * 100, "distance": max_shift(subject.z[rows], z, subject.similarity)}
-        return Measured(metrics=metrics, goal=~right)
+        right = recalled(subject, rows, z)
+        metrics = {"recall@1": right, "distance": max_shift(subject.z[rows], z, subject.similarity)}
+        return Measured(metrics=metrics, goal=right != 100)
+
+
+@SCENARIOS.register("es", paper="Zhou et al. 2021, Adversarial Attack and Defense in Deep Ranking (ES)", access="gradient")
+class ShiftedOnSphere(Misread):
+    """A picture's nearest neighbour is of another class; its shift is told on the unit sphere, as ERS takes it."""
+
+    name = "es"
+
+    def describe(self, subject: Setting) -> Mapping[str, Any]:
+        """For people; see `Scenario.describe`."""
+        told = super().describe(subject)
+        return {**told, "metrics": {"recall@1": told["metrics"]["recall@1"], "max_shift": _ON_SPHERE}}
+
+    def measure(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor], z: Tensor) -> Measured:
+        """Class of the nearest other picture, and the distance between directions: in [0, 2], whatever the model's own."""
+        right, cosine = recalled(subject, rows, z), Cosine()
+        shift = euclidean_distance(cosine, cosine.pair(subject.z[rows].double(), z.double()))
+        return Measured(metrics={"recall@1": right, "max_shift": shift}, goal=right != 100)

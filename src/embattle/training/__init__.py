@@ -5,7 +5,7 @@ from __future__ import annotations
 from embattle.training.config import TrainConfig
 from embattle.training.losses import LOSSES, MARGINS
 from embattle.training.losses.triplet import Triplet
-from embattle.training.model_file import ModelFile, NetworkFile
+from embattle.training.model_file import ModelFile, NetworkFile, WeightsFile
 from embattle.training.sampling import Triplets, in_batch_triplets, semi_hard
 from embattle.training.step import Batch, MetricLearning, TrainStep, metric_loss
 from embattle.training.trainer import Progress, TrainResult, train
@@ -23,6 +23,7 @@ __all__ = [
     "TrainStep",
     "Triplet",
     "Triplets",
+    "WeightsFile",
     "in_batch_triplets",
     "metric_loss",
     "semi_hard",

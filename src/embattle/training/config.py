@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,7 +22,7 @@ class TrainConfig(BaseModel):
     """Settings of a training run, with the ranking paper's as defaults (ECCV 2020, section 4.1, and its code).
 
     Args:
-        network: a name of `NETWORKS`.
+        network: a name of `NETWORKS`; None: the training goes on from a model that is given.
         network_args: arguments of the network's constructor.
         loss: a name of `LOSSES`.
         similarity: "cosine" or "euclidean".
@@ -45,7 +45,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    network: str = "c2f1"
+    network: str | None = "c2f1"
     network_args: dict[str, Any] = Field(default_factory=dict)
     loss: str = "triplet"
     similarity: str = "cosine"
@@ -72,20 +72,20 @@ class TrainConfig(BaseModel):
 
     @field_validator("network", "loss", "similarity")
     @classmethod
-    def _known(cls, name: str, info: Any) -> str:
+    def _known(cls, name: str | None, info: Any) -> str | None:
         if info.field_name == "similarity":
-            by_name(name)
-        else:
+            by_name(str(name))
+        elif name is not None:
             _ = (NETWORKS if info.field_name == "network" else LOSSES)[name]
         return name
 
     @classmethod
-    def parse(cls, settings: Mapping[str, Any]) -> TrainConfig:
+    def parse(cls, settings: Mapping[str, Any]) -> Self:
         """Builds a configuration from plain settings; what is wrong with them comes out as a ConfigError."""
         try:
             return cls(**settings)
         except ValidationError as error:
-            raise ConfigError(_sentence(error)) from None
+            raise ConfigError(_sentence(error, cls)) from None
 
     def digest(self, data: str, **further: Any) -> str:
         """Sha256 of these settings, of the training data's fingerprint and of whatever else belongs to a run's identity."""
@@ -93,8 +93,8 @@ class TrainConfig(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sentence(error: ValidationError) -> str:
-    known = ", ".join(TrainConfig.model_fields)
+def _sentence(error: ValidationError, settings: type[TrainConfig]) -> str:
+    known = ", ".join(settings.model_fields)
     parts = []
     for problem in error.errors():
         key = ".".join(map(str, problem["loc"]))

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from embattle.embedders import Embedder, load_checkpoint, read_meta, save_checkpoint
+from embattle.embedders import (
+    Embedder,
+    load_checkpoint,
+    load_weights,
+    read_meta,
+    save_checkpoint,
+    save_weights,
+    weights_training,
+)
 
 
 class ModelFile(Protocol):
@@ -49,3 +57,26 @@ class NetworkFile:
         """What the checkpoint says of its training."""
         training: Mapping[str, Any] = read_meta(path)["training"]
         return training
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """Weights alone, for a model that comes from elsewhere.
+
+    Args:
+        base: the model as it comes; its structure and preprocessing are those of the trained one.
+    """
+
+    base: Embedder
+
+    def save(self, path: Path, embedder: Embedder, training: Mapping[str, Any]) -> None:
+        """Writes the weights."""
+        save_weights(path, embedder, training)
+
+    def load(self, path: Path) -> Embedder:
+        """A copy of the base with the file's weights."""
+        return load_weights(path, self.base)
+
+    def training(self, path: Path) -> Mapping[str, Any]:
+        """What the file says of its training."""
+        return weights_training(path)

@@ -1,4 +1,4 @@
-"""The trainer: Adam over the losses of batches, with a state after every epoch from which a killed run goes on bit-equal."""
+"""The trainer: Adam over the losses of batches, and after every epoch a state from which a killed run goes on bit-equal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from embattle.rng import generator
 from embattle.similarity import by_name
 from embattle.training.config import TrainConfig
 from embattle.training.losses import LOSSES
-from embattle.training.model_file import ModelFile, NetworkFile
+from embattle.training.model_file import ModelFile, NetworkFile, WeightsFile
 from embattle.training.scalars import Scalars, write_history
 from embattle.training.state import State, load_state, save_state, state_digest, state_path
 from embattle.training.step import Batch, MetricLearning, TrainStep
@@ -96,7 +96,8 @@ def train(
         out: the checkpoint to write, "....safetensors".
         start: the model whose copy is trained further; None: the configuration's network with fresh weights.
         step: what is minimised; None: the configuration's metric-learning loss of the clean pictures.
-        model_file: how the model is written; None: a checkpoint of the configuration's network.
+        model_file: how the model is written; None: a checkpoint of the configuration's network, or the weights alone of a
+            model that training starts from.
         batch_norm: "train": batch-norm layers learn from the step's pictures; "frozen": their statistics stay as they are.
         progress: called after every batch.
         resume: go on from an earlier start of the same configuration, and return at once when it had finished; False:
@@ -120,7 +121,7 @@ def train(
     step = step or MetricLearning(
         metric_loss=LOSSES[config.loss].build(similarity=by_name(config.similarity), margin=config.margin)
     )
-    model_file = model_file or NetworkFile(network=config.network, network_args=config.network_args)
+    model_file = model_file or _model_file(config, start)
     if step.needs_labels:
         _check_labels(dataset)
         if evaluate is not None:
@@ -158,6 +159,14 @@ def _digest(config: TrainConfig, dataset: ImageSet, start: Embedder | None, step
     return config.digest(dataset.fingerprint, **{key: value for key, value in further.items() if value})
 
 
+def _model_file(config: TrainConfig, start: Embedder | None) -> ModelFile:
+    if start is not None:
+        return WeightsFile(base=start)
+    if config.network is None:
+        raise ConfigError("training has neither a network nor a model to start from; set network, or give start")
+    return NetworkFile(network=config.network, network_args=config.network_args)
+
+
 class _Run:
     """A run in progress: model, optimiser and the history of its finished epochs."""
 
@@ -192,10 +201,10 @@ class _Run:
             with torch.no_grad():
                 self._embedded(torch.tensor([0]))
         except RuntimeError as error:
+            arguments = f" with {self.config.network_args}" if self.config.network_args else ""
             raise DataError(
-                f"network {self.config.network!r} with {self.config.network_args or 'its default arguments'} cannot "
-                f"take pictures of shape {shape} (channels, height, width): {error}; "
-                "change network_args, or the pictures' size"
+                f"network {self.config.network or self.embedder.name!r}{arguments} cannot take pictures of shape {shape} "
+                f"(channels, height, width): {error}; change network_args, or the pictures' size"
             ) from error
 
     def _pixels(self, positions: Tensor) -> Tensor:
@@ -289,6 +298,7 @@ class _Run:
 
 def _fresh(config: TrainConfig, dataset: ImageSet) -> Embedder:
     images = dataset.images
+    assert config.network is not None, "the model file has been chosen before: there is a network"
     module = networks.build(config.network, **config.network_args).to(config.device)
     size = (images.shape[2], images.shape[3])
     return Embedder(module, similarity=config.similarity, channels=images.shape[1], size=size, name=config.network)

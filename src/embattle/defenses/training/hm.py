@@ -60,7 +60,7 @@ def gradual_hardness(previous_loss: float | None, margin: float) -> float:
     "those of the model's own similarity, the paper's are Euclidean on the unit sphere",
 )
 class HardnessManipulation(Defense):
-    """Trains on triplets that were attacked up to a hardness which rises as the loss falls, so that training does not collapse.
+    """Trains on triplets attacked up to a hardness which rises as the loss falls, so that training does not collapse.
 
     Needs the triplet loss.
     """

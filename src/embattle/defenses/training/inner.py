@@ -49,7 +49,8 @@ class InnerAttack:
     def __call__(self, embedder: Embedder, x: Tensor, objective: Objective, batch: Batch, ids: Sequence[str]) -> Tensor:
         """The attacked pictures, (n, C, H, W); draws are keyed by the batch's place in the run and by `ids`."""
         seed = int(batch.rng("attack").integers(2**62))
-        return self._attack()(embedder, x, objective, seed=seed, ids=ids, tile=min(TILE, len(x))).x_adv
+        found: Tensor = self._attack()(embedder, x, objective, seed=seed, ids=ids, tile=min(TILE, len(x))).x_adv
+        return found
 
     def _attack(self) -> Any:
         return pgd(budget=Linf(self.eps), steps=self.steps, step_size=self.step_size, keep="last", precision=self.precision)

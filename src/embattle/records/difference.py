@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from embattle.records import canonical_json
+from embattle.records.unit import canonical_json
 
 _LONGEST, _OF_A_HASH = 72, 12
 

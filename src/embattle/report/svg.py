@@ -1,4 +1,4 @@
-"""Figures of matplotlib as inline SVG that takes its colours from the page, light or dark."""
+"""Drawings inside a page: matplotlib's SVG, which takes its colours from the page (light or dark) and asks for nothing."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ TEXT, GRID, LINE, ATTACK, STRONG = "#010203", "#010204", "#010205", "#010206", "
 _PAGE_COLOURS = {
     TEXT: "var(--muted)", GRID: "var(--line)", LINE: "var(--accent)", ATTACK: "var(--attack)", STRONG: "var(--text)",
 }  # fmt: skip
-_SETTINGS: dict[str, Any] = {
-    "svg.fonttype": "none", "font.family": ["DejaVu Sans"], "font.size": 11,
-    "text.parse_math": False, "text.color": TEXT, "axes.labelcolor": TEXT, "axes.titlecolor": TEXT,
-    "xtick.color": TEXT, "ytick.color": TEXT, "axes.edgecolor": GRID, "axes.facecolor": "none",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "axes.titlelocation": "left",
-    "xtick.major.size": 3, "ytick.major.size": 0, "axes.grid": True, "axes.grid.axis": "y",
-    "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
-}  # fmt: skip
 
 
 def drawn(draw: Callable[[Figure], None], *, size: tuple[float, float], prefix: str, label: str) -> str:
-    """An `<svg>` element without colours of its own; equal arguments always give the same text.
+    """An `<svg>` element without colours of its own; the same drawing, size and prefix always give the same text.
 
     Args:
-        draw: fills the figure.
-        size: width and height in inches.
-        prefix: begins every id inside the SVG, so that several figures can live in one page.
-        label: the figure in words, for readers who cannot see it.
+        draw: draws into an empty figure, with the colours of this module.
+        size: width and height in inches of 72 points, which fonts of 11 points are set against.
+        prefix: begins every id inside, so that several drawings can live in one page.
+        label: the drawing in words, for readers who cannot see it.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings: Any = {**_SETTINGS, "svg.hashsalt": prefix}
+    settings: Any = {
+        "svg.fonttype": "none", "svg.hashsalt": prefix, "font.family": ["DejaVu Sans"], "font.size": 11,
+        "text.parse_math": False, "text.color": TEXT, "axes.labelcolor": TEXT, "axes.titlecolor": TEXT,
+        "xtick.color": TEXT, "ytick.color": TEXT, "axes.edgecolor": GRID, "axes.facecolor": "none",
+        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "axes.titlelocation": "left",
+        "xtick.major.size": 3, "ytick.major.size": 0, "axes.grid": True, "axes.grid.axis": "y",
+        "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
+    }  # fmt: skip
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         draw(figure)
         stream = io.StringIO()
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         FigureCanvasSVG(figure)
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(stream, format="svg", metadata=nothing)
     return _for_page(stream.getvalue(), prefix=prefix, label=label)
 
 

@@ -1,0 +1,52 @@
+"""Hardening: a model in, a model out that was trained on attacks on itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from embattle.data import ImageSet
+from embattle.defenses.config import HardenConfig
+from embattle.embedders import Embedder
+from embattle.errors import ConfigError
+from embattle.training import ModelFile, Progress, TrainResult, WeightsFile, train
+
+
+def harden(
+    config: HardenConfig, embedder: Embedder | None, pictures: ImageSet, out: Path, *, model_file: ModelFile | None = None,
+    progress: Callable[[Progress], None] | None = None, resume: bool = True, evaluate: ImageSet | None = None,
+) -> TrainResult:  # fmt: skip
+    """Trains a model on attacks on itself and writes it; the given one stays as it is.
+
+    A killed run goes on with the same call. A loss that stops being finite and embeddings that all become equal end it with
+    the last good epoch kept.
+
+    Args:
+        config: which defense, against which attack.
+        embedder: the model to harden, on its device; None with `fresh`, unless the defense needs an original.
+        pictures: what it is trained on, as the model takes them; without labels only defenses that need none.
+        out: the file to write, "....safetensors".
+        model_file: how the model is written; None: as weights of `embedder`, or of the fresh network as a checkpoint.
+        progress: called after every batch.
+        resume: go on from an earlier start; False: begin again and overwrite.
+        evaluate: labelled pictures whose Recall@1 is measured at the end.
+
+    Raises:
+        ConfigError: settings that do not fit the model, `fresh` without a network.
+        DataError: pictures without the labels that the defense needs, or that the model cannot take.
+        ModelError: the loss became NaN or infinite, or the model collapsed.
+        RunIncomplete: interrupted; the same call goes on.
+    """
+    if config.fresh and config.network is None:
+        raise ConfigError(
+            "fresh weights need a network that Embattle knows, and none is named; leave fresh out: the model's own weights "
+            "are trained further"
+        )
+    if embedder is None and not config.fresh:
+        raise ConfigError("there is no model to harden; give one, or a network with fresh=True")
+    if model_file is None and embedder is not None and not config.fresh:
+        model_file = WeightsFile(base=embedder)
+    return train(
+        config, pictures, out, start=None if config.fresh else embedder, step=config.step(embedder),
+        model_file=model_file, batch_norm=config.batch_norm, progress=progress, resume=resume, evaluate=evaluate,
+    )  # fmt: skip

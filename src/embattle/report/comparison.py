@@ -1,0 +1,229 @@
+"""Two audits beside each other: a page with bars, the same as Markdown and JSON, and a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embattle.records.atomic import write_atomic
+from embattle.records.summary import write_json_atomic
+from embattle.report.figures import Record, eps_decimal, eps_text, figure_text, interval_text, value_text
+from embattle.report.html import template
+from embattle.report.markdown import plain, table
+from embattle.report.provenance import provenance_rows
+from embattle.report.svg import ATTACK, LINE, TEXT, drawn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Group
+
+# What a paired difference says, seen from the owner.
+_HARDER, _EASIER, _SAME = "harder", "easier", "no change seen"
+_COLUMNS = 3
+
+
+def change(difference: Record | None) -> str:
+    """What a paired difference says: harder or easier to attack where its interval lies beyond 0.
+
+    >>> change({"value": -0.4, "ci": [-0.5, -0.3], "higher_is_better": False})
+    'harder'
+    """
+    if difference is None or difference.get("ci") is None:
+        return "not compared"
+    low, high = difference["ci"]
+    if low <= 0 <= high:
+        return _SAME
+    return _HARDER if (low > 0) == difference["higher_is_better"] else _EASIER
+
+
+def headline(comparison: Record) -> str:
+    """The comparison in one sentence: attacks that became harder or easier, and what it cost on clean pictures."""
+    first, second = comparison["names"]
+    told = [change(figures["success"]["difference"]) for _, _, figures in _attacked(comparison) if "success" in figures]
+    counts = [f"{told.count(kind)} {kind}" for kind in (_HARDER, _EASIER, _SAME) if told.count(kind)]
+    seen = f"Attacks: {', '.join(counts)} in {second}." if counts else f"{first} and {second}, unpaired."
+    recall = comparison["clean"].get("recall@1")
+    if recall is None:
+        return seen
+    return f"{seen} Clean recall@1 {value_text(recall['first'])} → {value_text(recall['second'])}."
+
+
+def _attacked(comparison: Record) -> Iterator[tuple[Record, float, Mapping[str, Record]]]:
+    """Every threat at every ε above 0, with its figures."""
+    for threat in comparison["threats"]:
+        for point in threat["points"]:
+            if point["eps"] > 0:
+                yield threat, point["eps"], point["figures"]
+
+
+def write_comparison(folder: Path, comparison: dict[str, Any]) -> Path:
+    """Writes comparison.json, comparison.md and report.html; the page is what is returned.
+
+    Raises:
+        InputError: the folder cannot be written.
+        RunIncomplete: the disk is full.
+    """
+    write_json_atomic(folder / "comparison.json", comparison)
+    write_atomic(folder / "comparison.md", comparison_markdown(comparison).encode("utf-8", "replace"))
+    page = folder / "report.html"
+    write_atomic(page, comparison_html(comparison).encode("utf-8", "replace"))
+    return page
+
+
+def comparison_html(comparison: Record) -> str:
+    """One page without script or request; the same comparison always gives the same text."""
+    from markupsafe import Markup
+
+    return template("comparison.html.j2").render(
+        comparison=comparison, names=comparison["names"], headline=headline(comparison), bars=Markup(bars_svg(comparison)),
+        rows=list(_rows(comparison)), clean=sorted(comparison["clean"].items()), notes=_notes(comparison),
+        provenance=_provenance(comparison), training=_training(comparison),
+    )  # fmt: skip
+
+
+def comparison_markdown(comparison: Record) -> str:
+    """The comparison as Markdown, for a pull request or a wiki."""
+    first, second = map(plain, comparison["names"])
+    threats = [
+        [
+            plain(row["title"]), row["eps"], plain(row["metric"]), figure_text(row["first"]), figure_text(row["second"]),
+            f"{row['signed']} {interval_text(row['difference'])}".strip(), row["change"],
+        ]
+        for row in _rows(comparison)
+    ]  # fmt: skip
+    clean = [
+        [plain(name), figure_text(pair["first"]), figure_text(pair["second"])]
+        for name, pair in sorted(comparison["clean"].items())
+    ]
+    trained = [[plain(name), plain(value)] for name, value in _training(comparison)]
+    blocks = [
+        f"# Embattle: {first} and {second}",
+        plain(headline(comparison)),
+        "## Without an attack\n\n" + table(["Figure", first, second], clean) if clean else "",
+        "## Under attack\n\n" + table(["Threat", "ε", "Figure", first, second, "Difference", "Change"], threats),
+        "## Cost of the training\n\n" + table(["", ""], trained) if trained else "",
+        "## Notes\n\n" + "\n".join(f"- {plain(note)}" for note in _notes(comparison)) if _notes(comparison) else "",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def comparison_table(comparison: Record) -> Group:
+    """Success before and after at every ε, for the terminal; fits 80 columns."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("Threat", min_width=16)
+    shown.add_column("ε", no_wrap=True)
+    for name in comparison["names"]:
+        shown.add_column(f"Success, {name}", justify="right")
+    shown.add_column("Change")
+    for row in _rows(comparison):
+        if row["name"] == "success":
+            values = (value_text(row[side]) for side in ("first", "second"))
+            shown.add_row(*map(Text, (row["threat"], row["eps"], *values, row["change"])))
+    return Group(shown, Text(headline(comparison), style="bold"))
+
+
+def _rows(comparison: Record) -> Iterator[dict[str, Any]]:
+    """A line for each threat, ε and figure: success and the headline metric."""
+    for threat, eps, figures in _attacked(comparison):
+        for name in dict.fromkeys(("success", str(threat["metric"]))):
+            if name not in figures:
+                continue
+            cell = figures[name]
+            told = (threat["metrics"].get(name) or {}).get("title") or "attempts that succeed"
+            difference = cell["difference"]
+            yield {
+                "threat": str(threat["threat"]), "title": str(threat["title"]), "name": name, "metric": str(told),
+                "eps": eps_decimal(eps), "levels": eps_text(eps), "first": cell["first"], "second": cell["second"],
+                "difference": difference, "signed": "–" if difference is None else _signed(difference),
+                "change": change(difference),
+            }  # fmt: skip
+
+
+def _signed(figure: Record) -> str:
+    """A difference with its sign, and without one where it rounds to nothing.
+
+    >>> _signed({"value": 0.25, "unit": "share"}), _signed({"value": -0.0001, "unit": "share"})
+    ('+25.0 %', '0.0 %')
+    """
+    told = value_text(figure)
+    if not told.strip("-0. %"):
+        return told.removeprefix("-")
+    return told if told.startswith(("-", "undefined")) else f"+{told}"
+
+
+def _notes(comparison: Record) -> list[str]:
+    first, second = comparison["names"]
+    notes = []
+    if comparison["paired"]:
+        notes.append(
+            f"Differences are {second} minus {first} on the same pictures, averaged picture by picture; brackets hold 95 % "
+            f"intervals. A change is named where the interval lies beyond 0, without correction for looking at many."
+        )
+    else:
+        notes.append("The two runs searched different galleries, so pictures cannot be paired and no change is named.")
+    notes += [f"Otherwise set: {told}." for told in comparison["settings"]]
+    notes += [f"{name} is in one of the runs only." for name in comparison["left_out"]]
+    if not comparison["complete"]:
+        notes.append("One of the runs is unfinished: figures may rest on fewer pictures than planned.")
+    return notes + list(comparison.get("notes") or ())
+
+
+def _training(comparison: Record) -> list[tuple[str, str]]:
+    return [(str(name), str(value)) for name, value in (comparison.get("training") or {}).items()]
+
+
+def _provenance(comparison: Record) -> list[tuple[str, list[tuple[str, str]]]]:
+    return [(name, provenance_rows(run)) for name, run in zip(comparison["names"], comparison["runs"], strict=True)]
+
+
+def bars_svg(comparison: Record) -> str:
+    """Success of every threat at every ε: a bar for the first run beside one for the second, with their intervals."""
+    threats = [
+        (threat, found)
+        for threat in comparison["threats"]
+        if (found := [point for point in threat["points"] if point["eps"] > 0 and _defined(point)])
+    ]
+    if not threats:
+        return ""
+    columns = min(_COLUMNS, len(threats))
+    rows = -(-len(threats) // columns)
+
+    def draw(figure: Figure) -> None:
+        grid = np.atleast_1d(figure.subplots(rows, columns, sharey=True, squeeze=False)).flatten()
+        for axes in grid[len(threats) :]:
+            axes.axis("off")
+        for axes, (threat, found) in zip(grid, threats, strict=False):
+            _bars(axes, found)
+            axes.set_title(str(threat["title"]), pad=8)
+
+    label = "; ".join(
+        f"{row['title']} at ε {row['eps']}: {figure_text(row['first'])} and {figure_text(row['second'])}"
+        for row in _rows(comparison)
+        if row["name"] == "success"
+    )
+    return drawn(draw, size=(13, 2.9 * rows), prefix="bars", label=f"Share of attempts that succeed. {label}.")
+
+
+def _defined(point: Record) -> bool:
+    success = point["figures"].get("success")
+    return success is not None and any(success[side]["value"] is not None for side in ("first", "second"))
+
+
+def _bars(axes: Any, found: list[Record]) -> None:
+    places = np.arange(len(found))
+    for shift, side, colour in ((-0.2, "first", ATTACK), (0.2, "second", LINE)):
+        figures = [point["figures"]["success"][side] for point in found]
+        values = np.array([100 * (figure["value"] or 0.0) for figure in figures])
+        ends = [figure["ci"] or (figure["value"] or 0.0,) * 2 for figure in figures]
+        errors = np.abs(np.array([[100 * end for end in pair] for pair in ends]).T - values)
+        axes.bar(places + shift, values, width=0.36, color=colour, yerr=errors, error_kw={"ecolor": TEXT, "capsize": 3})
+    axes.set_xticks(places, [f"{eps_decimal(point['eps'])}\n{eps_text(point['eps'])}" for point in found])
+    axes.set_ylim(0, 104)

@@ -1,0 +1,127 @@
+"""Two runs beside each other: pairing, what counts as a change, and what is refused."""
+
+import json
+import shutil
+import statistics
+
+import pytest
+
+from embattle.errors import InputError
+from embattle.records import LocalStore, build_comparison
+from embattle.report.comparison import change, comparison_html, comparison_markdown, headline, write_comparison
+
+
+@pytest.fixture
+def runs(tmp_path, write_example_run):
+    first = as_audit(write_example_run(tmp_path / "a"))
+    second = tmp_path / "b"
+    shutil.copytree(first, second)
+    return first, second
+
+
+def as_audit(run, **changed):
+    """The example's configuration as an audit writes it, with another hash where it is changed."""
+    content = json.loads((run / "config.json").read_bytes())
+    content["config"] = {"audit": {"k": 10}, "gallery": {"fingerprint": "g"}, "model": {"fingerprint": "m"}} | changed
+    (run / "config.json").write_text(json.dumps(content))
+    return run
+
+
+def rewrite(run, edit):
+    """Edits the sample rows of every unit, keeping the files well formed."""
+    store = LocalStore(run)
+    for unit in sorted(store.done()):
+        rows = [dict(row) for row in store.rows(unit)]
+        others = [row for row in rows if row["row"] not in ("sample", "finding")]
+        described, cost = store.unit(unit), store.cost(unit)
+        for file in (run / "units").glob(f"{unit[:16]}*"):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+        store.put(described, others + edit([row for row in rows if row["row"] == "sample"]), {}, cost)
+
+
+def test_a_run_beside_itself_shows_no_change(runs):
+    found = build_comparison(*runs)
+    assert found["paired"]
+    told = [change(cell["difference"]) for _, cell in cells(found)]
+    assert told
+    assert set(told) <= {"no change seen", "not compared"}
+    assert not found["settings"]
+
+
+def cells(comparison):
+    return [
+        ((threat["threat"], point["eps"], name), cell)
+        for threat in comparison["threats"]
+        for point in threat["points"]
+        for name, cell in point["figures"].items()
+    ]
+
+
+def test_differences_are_means_over_the_same_pictures(runs):
+    first, second = runs
+    metric = "rank"
+
+    def worse(rows):
+        # Turned round, with one picture in ten left out: whoever pairs by position or subtracts two means is wrong.
+        for row in rows:
+            if row["metrics"][metric] is not None:
+                row["metrics"][metric] += 1.0 + int(row["sample"][-1])
+        return [row for row in rows[::-1] if row["sample"][-1] != "7"]
+
+    rewrite(second, worse)
+    found = dict(cells(build_comparison(first, second)))
+    for (threat, eps, name), cell in found.items():
+        if name != metric:
+            continue
+        a, b = (
+            {row["sample"]: row["metrics"][metric] for unit in LocalStore(run).done() for row in LocalStore(run).rows(unit)
+             if row["row"] == "sample" and (row["threat"], row["eps"]) == (threat, eps)}
+            for run in runs
+        )  # fmt: skip
+        expected = statistics.fmean(b[sample] - a[sample] for sample in a.keys() & b.keys() if a[sample] is not None)
+        assert 4 < expected < 6
+        assert cell["difference"]["value"] == pytest.approx(expected)
+        assert cell["difference"]["ci"][0] > 0
+
+
+def test_a_change_is_named_from_the_owners_side():
+    better = {"value": 2.0, "ci": [1.0, 3.0], "higher_is_better": True}
+    assert change(better) == "harder"
+    assert change(better | {"higher_is_better": False}) == "easier"
+    assert change(better | {"ci": [-0.1, 3.0]}) == "no change seen"
+    assert change(better | {"ci": None}) == "not compared"
+    assert change(None) == "not compared"
+
+
+def test_other_galleries_are_not_paired(runs):
+    first, second = runs
+    as_audit(second, gallery={"fingerprint": "another"}, audit={"k": 5})
+    found = build_comparison(first, second)
+    assert not found["paired"]
+    assert all(cell["difference"] is None for _, cell in cells(found))
+    assert any("audit.k is 10 there and 5 here" in told for told in found["settings"])
+    assert "cannot be paired" in comparison_markdown(found)
+
+
+def test_the_page_escapes_names_and_is_written_whole(runs, tmp_path):
+    found = build_comparison(*runs, names=("<b>old</b>", "new"))
+    page = write_comparison(tmp_path / "out", found)
+    text = page.read_text(encoding="utf-8")
+    assert text == comparison_html(found)
+    assert "<b>old</b>" not in text
+    assert "&lt;b&gt;old&lt;/b&gt;" in text
+    assert "<svg" in text
+    assert "http://" not in text.replace("http://www.w3.org/", "")
+    assert (tmp_path / "out" / "comparison.json").exists()
+    assert "Clean recall@1" in headline(found)
+
+
+def test_what_is_no_audit_is_refused(runs, tmp_path):
+    first, second = runs
+    with pytest.raises(InputError, match="does not exist"):
+        build_comparison(first, tmp_path / "nothing")
+    content = json.loads((second / "config.json").read_bytes())
+    content["config"] = {"protocol": "ranking-table-1"}
+    (second / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is no audit"):
+        build_comparison(first, second)
