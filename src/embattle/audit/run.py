@@ -15,7 +15,7 @@ from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
 from embattle.audit.describe import describe, usable
 from embattle.audit.masking import PICTURES, Probe, probe_cell, probes
-from embattle.audit.universal_unit import SharedCell, shared_cell
+from embattle.audit.universal_unit import SharedCell, build_shared, shared_cell
 from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
 from embattle.errors import ConfigError, DataError, RunMismatch
@@ -238,12 +238,13 @@ def _shared_tasks(
 ) -> list[Task]:
     """A unit for each ε and random target."""
     config, tasks = session.config, []
+    averaged = build_shared(config, max(config.eps)).averaged
     for eps in (0.0, *config.eps):
         steps = build_attack(config, eps).steps if eps else 0
         effort = learnt_from(len(session.gallery), config.attacked) * (3 * steps + 2)
         for number in range(config.targets):
             cell = SharedCell(scenario=scenario, eps=eps, number=number, findings=0 if number else config.findings)
-            params = {**base, "scenario": scenario.name, "eps": eps, "target": number}
+            params = {**base, "scenario": scenario.name, "eps": eps, "target": number, "averaged": averaged}
             unit = Unit(kind="attack", params=params, samples=(), needs=needs)
             title = f"{scenario.name} at ε {eps:g}, target {number + 1}" if eps else f"{scenario.name}, clean"
             tasks.append(Task(unit=unit, work=_shared_work(session, cell), title=title, weight=effort))

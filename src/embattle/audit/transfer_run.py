@@ -39,8 +39,10 @@ class _Session:
     def hashed(self) -> dict[str, Any]:
         """Everything that changes a number: neither what the models are called nor their order."""
         kinds = sorted({kind_of_device(model.device) for model in self.models.values()})
+        # By its parts and not by its name alone: a recipe may change from one version to the next.
+        attacks = {f"{eps:g}": repr(build_attack(self.config, eps)) for eps in self.config.eps}
         return {
-            "transfer": self.config.recorded(), "gallery": {"fingerprint": self.gallery.fingerprint},
+            "transfer": self.config.recorded(), "attacks": attacks, "gallery": {"fingerprint": self.gallery.fingerprint},
             "models": sorted(self.names), "numerics": numerics(", ".join(kinds)),
         }  # fmt: skip
 

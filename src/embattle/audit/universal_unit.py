@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embattle.attacks import Attack
 from embattle.audit.attack_unit import build_attack
 from embattle.audit.config import AuditConfig
 from embattle.audit.findings import Finding, exhibits
@@ -103,11 +104,22 @@ def shared_cell(subject: Subject, cell: SharedCell, config: AuditConfig) -> Outp
     return Output(rows=[{**row, "perturbation": files}, *shown], blobs={**blobs, **pictures})
 
 
+def build_shared(config: AuditConfig, eps: float) -> Attack:
+    """The configured attack, for one perturbation of many pictures.
+
+    An attack on single pictures has nobody's rule of averaging to follow: the stronger one is taken.
+
+    Raises:
+        ConfigError: as `build_attack`.
+        BudgetError: as `build_attack`.
+    """
+    attack = build_attack(config, eps)
+    return attack if attack.shared else replace(attack, averaged=False)
+
+
 def _learn(subject: Subject, cell: SharedCell, config: AuditConfig, draw: Draw) -> _Learnt:
     objective = cell.scenario.objective(subject, draw.learnt, cell.scenario.aims_at(draw.learnt, draw.target))
-    attack, count = build_attack(config, cell.eps), len(draw.learnt)
-    # What is known as an attack on single pictures has nobody's rule of averaging to follow: the stronger one is taken.
-    attack = attack if attack.shared else replace(attack, averaged=False)
+    attack, count = build_shared(config, cell.eps), len(draw.learnt)
     result = attack(
         subject.embedder, subject.images.pixels(draw.learnt), objective, seed=config.seed,
         ids=[subject.images.ids[row] for row in draw.learnt.tolist()], groups=[0] * count, tile=config.tile,
@@ -116,8 +128,9 @@ def _learn(subject: Subject, cell: SharedCell, config: AuditConfig, draw: Draw) 
     levels = grey_levels(result.perturbation[0].cpu())
     assert int(levels.abs().max()) <= math.floor(255 * cell.eps + 1e-6), "a perturbation left the budget"
     spent = {"forwards": int(result.forwards.sum()), "backwards": int(result.backwards.sum())}
-    stuck = all(status == "zero_gradient" for status in result.status)
-    return _Learnt(levels=levels, status="zero_gradient" if stuck else "failed", **spent)
+    # A model that broke under the attack is no strong one, whatever the perturbation does in the end.
+    broke, stuck = "non_finite" in result.status, set(result.status) == {"zero_gradient"}
+    return _Learnt(levels=levels, status="non_finite" if broke else "zero_gradient" if stuck else "failed", **spent)
 
 
 def _judge(
@@ -138,10 +151,10 @@ def _judge(
 
 
 def _row(cell: SharedCell, target: str, seen: _Judged, unseen: _Judged, learnt: _Learnt | None) -> dict[str, Any]:
-    lost = not (seen.finite and unseen.finite)
-    carried = unseen.carried
+    finite, carried = seen.finite and unseen.finite, unseen.carried
     won = carried is not None and carried >= CARRIES
-    status = "scored" if learnt is None else "non_finite" if lost else "success" if won else learnt.status
+    status = "scored" if learnt is None else "non_finite" if not finite else "success" if won else learnt.status
+    lost = status == "non_finite"
     metrics = {"rank": unseen.rank, "seen_rank": seen.rank, "carried": carried}
     return {
         "row": "sample", "threat": cell.scenario.name, "eps": cell.eps, "sample": target, "status": status,
