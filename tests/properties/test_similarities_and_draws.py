@@ -152,3 +152,22 @@ def test_draws_are_distributed_as_they_say():
     assert set(drawn.unique().tolist()) == {-1.0, 1.0}
     assert float(drawn.mean()) == pytest.approx(0, abs=0.05)
     assert Rows(seed=0, ids=(), step=()).draw("u", (2, 3)).shape == (0, 2, 3)
+
+
+def test_somebody_elses_similarity_with_a_fixed_gallery_of_its_own_serves_an_objective():
+    """It may know `against` without the weighted sum that ours offer."""
+    from embattle.similarity import Cosine, against
+
+    class Own(Cosine):
+        def against(self, gallery):
+            return lambda a: self.cross_slowly(a, gallery)
+
+        def cross_slowly(self, a, gallery):
+            return Cosine().cross(a, gallery)
+
+        def cross(self, a, gallery):
+            return Cosine().cross(a, gallery)
+
+    a, gallery, weights = torch.randn(3, 4), torch.randn(5, 4), torch.randn(3, 5)
+    found, plain = against(Own(), gallery), against(Cosine(), gallery)
+    assert torch.allclose(found.weighted(a, plain(a), weights), plain.weighted(a, plain(a), weights), atol=1e-6)

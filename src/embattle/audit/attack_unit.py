@@ -111,6 +111,9 @@ def _statuses(attack: Sequence[str], finite: Tensor, measured: Measured, clean: 
             statuses.append("non_finite")
         elif measured.goal[i] and not clean.goal[i]:
             statuses.append("success")
+        elif status == "non_finite":
+            # The model broke under the attack; that the picture it ended on is finite is no strength of the system.
+            statuses.append("non_finite")
         else:
             statuses.append("zero_gradient" if status == "zero_gradient" else "failed")
     return statuses

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from embattle.audit.attack_unit import build_attack
+from embattle.audit.checkup import warnings
 from embattle.audit.config import AuditConfig
 from embattle.data import ImageSet
 from embattle.metrics import map_at_r, recall_at_k
 from embattle.runs import Output
 from embattle.scenarios.scenario import Scenario, named
 from embattle.scenarios.subject import Subject, page_length
+
+# Pictures that the model is checked on before its figures are believed.
+_LOOKED_AT = 4
 
 
 def usable(config: AuditConfig, *, labelled: bool) -> tuple[list[Scenario], list[Scenario]]:
@@ -74,6 +78,8 @@ def describe(subject: Subject, config: AuditConfig) -> Output:
     rows += [{"row": "skipped", "scenario": scenario.name, "reason": reason} for scenario in skipped]
     if not subject.images.labelled:
         rows.append({"row": "skipped", "scenario": "clean recall@1 and mAP@R", "reason": reason})
+    some = subject.images.pixels(range(min(_LOOKED_AT, len(subject.images))))
+    rows += [{"row": "note", "text": text, "warning": True} for text in warnings(subject.embedder, some)]
     rows += [{"row": "note", "text": text} for text in _notes(subject, config)]
     return Output(rows=rows)
 

@@ -59,7 +59,12 @@ class _Session:
             model = {"fingerprint": self.model.fingerprint}
         numbers = numerics(kind_of_device(self.device))
         gallery = {"fingerprint": self.gallery.fingerprint}
-        return {"audit": self.config.model_dump(mode="json"), "gallery": gallery, "model": model, "numerics": numbers}
+        # By its parts and not by its name alone: a recipe may change from one version to the next.
+        attacks = {f"{eps:g}": repr(build_attack(self.config, eps)) for eps in self.config.eps}
+        return {
+            "audit": self.config.model_dump(mode="json"), "attacks": attacks, "gallery": gallery, "model": model,
+            "numerics": numbers,
+        }  # fmt: skip
 
     @property
     def device(self) -> torch.device:

@@ -49,7 +49,7 @@ class _Study:
         return TrainConfig.parse(
             {
                 "network": self.protocol.network, "network_args": fitting, "epochs": self.scale.epochs, "seed": seed,
-                "device": str(self.device),
+                "device": "cpu" if self.device.type == "cpu" else str(self.device),
             }
         )  # fmt: skip
 
@@ -196,7 +196,9 @@ def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dic
 
 def _tasks(study: _Study, seed: int) -> list[Task]:
     """All units of a seed, in order: its model, then column by column the clean system, the bound, and ε by ε."""
-    training = {"train": study.training(seed).model_dump(mode="json"), "pictures": study.pictures.fingerprint}
+    # Two cards of one kind give the same run: which of them trains is not in its identity.
+    config = {**study.training(seed).model_dump(mode="json"), "device": kind_of_device(study.device)}
+    training = {"train": config, "pictures": study.pictures.fingerprint}
     unit = Unit(kind="train", params=training, samples=(), needs=())
     effort = _TRAIN_EFFORT * study.scale.epochs * len(study.pictures)
     tasks = [Task(unit=unit, work=lambda tick: _train(study, seed, tick), title=f"seed {seed}: training", weight=effort)]
@@ -217,7 +219,7 @@ def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, need
     # Other seeds or columns of the run do not change this cell, so they are not in its identity.
     params = {
         "numerics": study.numerics, "gallery": study.gallery.fingerprint, "column": column.scenario, "role": role,
-        "eps": eps, "seed": seed,
+        "eps": eps, "seed": seed, "attack": _attack_name(role, eps),
     }  # fmt: skip
     effort = {"clean": 1.0, "free": _FREE_EFFORT}.get(role) or _STEP_EFFORT * attack_of(role, eps).steps
     return Task(
@@ -226,6 +228,10 @@ def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, need
         title=f"seed {seed}: {column.scenario} {role} ε {eps:g}" if eps else f"seed {seed}: {column.scenario} {role}",
         weight=effort * len(cell.samples),
     )
+
+
+def _attack_name(role: Role, eps: float) -> str:
+    return "" if role == "clean" else attack_names((eps,))["free" if role == "free" else f"{role} {eps:g}"]
 
 
 def _train(study: _Study, seed: int, tick: Tick) -> Output:

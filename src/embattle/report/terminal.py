@@ -33,7 +33,7 @@ def terminal_table(summary: Record) -> Group:
     subject = summary.get("subject") or {}
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=_text(f"{subject.get('model', 'model')} on {subject.get('data', 'data')}", "bold"),
+        title=safe_text(f"{subject.get('model', 'model')} on {subject.get('data', 'data')}", "bold"),
         title_justify="left",
         pad_edge=False,
     )
@@ -54,19 +54,20 @@ def terminal_table(summary: Record) -> Group:
             _headline(threat, point),
             _lines(f"{figures.number(cost.get('forwards'))} fwd", f"{figures.number(cost.get('seconds'), digits=2)} s"),
         )
-    verdict = _text(f"{phrases.headline(summary)}. {phrases.verdict(summary)}", "bold")
+    verdict = safe_text(f"{phrases.headline(summary)}. {phrases.verdict(summary)}", "bold")
     unsettled = phrases.range_text(summary)
-    return Group(table, verdict, *([_text(unsettled)] if unsettled else []))
+    return Group(table, verdict, *([safe_text(unsettled)] if unsettled else []))
 
 
 def _grade(threat: Record) -> Text:
     """The letter, and below it the letters that the intervals allow."""
     letter, span = phrases.grade(threat), phrases.grade_span(threat)
-    told = _text(letter, _COLOURS.get(letter, ""))
+    told = safe_text(letter, _COLOURS.get(letter, ""))
     return told.append(f"\n{span}", "") if span else told
 
 
-def _text(value: object, style: str = "") -> Text:
+def safe_text(value: object, style: str = "") -> Text:
+    """Text from outside: without control characters, and never read as markup."""
     from rich.text import Text
 
     return Text(_CONTROL.sub(" ", str(value)), style=style)
@@ -75,7 +76,7 @@ def _text(value: object, style: str = "") -> Text:
 def _half(threat: Record, point: Record | None) -> Text:
     """The ε that all other figures of the row belong to, and whether half of the attempts succeed there."""
     if point is None:
-        return _text("not measured")
+        return safe_text("not measured")
     eps, levels = figures.eps_decimal(point["eps"]), figures.eps_text(point["eps"])
     return _lines("" if threat.get("half_eps") is not None else "none up to", eps, levels)
 
@@ -83,7 +84,7 @@ def _half(threat: Record, point: Record | None) -> Text:
 def _lines(*lines: str) -> Text:
     from rich.text import Text
 
-    return Text("\n").join(_text(line) for line in lines if line)
+    return Text("\n").join(safe_text(line) for line in lines if line)
 
 
 def _success(point: Record | None) -> Text:
@@ -95,7 +96,7 @@ def _headline(threat: Record, point: Record | None) -> Text:
     """The headline metric on clean pictures and at the row's ε."""
     metric = threat.get("metric")
     if point is None or metric in (None, "success"):
-        return _text("–")
+        return safe_text("–")
     clean = next((other for other in threat["curve"] if other["eps"] == 0), None)
     before = f"{figures.value_text(clean['figures'].get(metric))} →" if clean is not None else ""
     name = "" if metric == "rank" else str(metric)
