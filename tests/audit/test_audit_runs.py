@@ -293,3 +293,14 @@ def test_what_an_attack_consists_of_is_part_of_the_hash(run, monkeypatch: pytest
     after = json.loads((run("new") / "config.json").read_text())
     assert before["hash"] != after["hash"]
     assert not set(before["plan"]) & set(after["plan"])
+
+
+def test_a_model_that_answers_otherwise_with_the_same_weights_is_refused(run, make_model) -> None:
+    """Neither a plain attribute nor a hook is in a fingerprint."""
+    scaled = make_model()
+    run("kept", model=scaled)
+    run("kept", model=make_model())  # the same one goes on
+    changed = make_model()
+    changed.module[1].register_forward_hook(lambda layer, given, out: out * 3)
+    with pytest.raises(RunMismatch, match="answers otherwise"):
+        run("kept", model=changed)

@@ -348,3 +348,22 @@ def test_names_from_a_run_folder_are_text_and_no_markup(finished: Finished) -> N
     assert "[/x]" in told
     assert "[/b]" in told
     assert "\x1b" not in told
+
+
+def test_a_model_that_was_deleted_is_trained_again(
+    tiny: Protocol, models: Path, finished: Finished, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    shutil.copytree(models, tmp_path / "models")
+    store = LocalStore(tmp_path / "run")
+    lost = next(
+        path for path in sorted((tmp_path / "run" / "units").glob("*.jsonl"))
+        if any(unit.startswith(path.stem) and store.unit(unit).kind == "attack" for unit in store.done())
+    )  # fmt: skip
+    content = lost.read_bytes()
+    lost.unlink()
+    for checkpoint in (tmp_path / "models").glob("*.safetensors"):
+        checkpoint.unlink()
+    _, result = reproduce(tiny, "cpu", models=tmp_path / "models", out=tmp_path / "run")
+    assert result["complete"]
+    assert lost.read_bytes() == content

@@ -17,6 +17,8 @@ from embattle.scenarios.subject import Subject, page_length
 
 # Pictures that the model is checked on before its figures are believed.
 _LOOKED_AT = 4
+# Numbers of an embedding that a run keeps of each.
+_PROBED = 16
 
 
 def usable(config: AuditConfig, *, labelled: bool) -> tuple[list[Scenario], list[Scenario]]:
@@ -91,8 +93,14 @@ def _subject_row(subject: Subject) -> dict[str, Any]:
         "similarity": subject.similarity.name, "parameters": subject.embedder.parameter_count,
         "dimension": int(subject.z.shape[1]), "data": images.name, "gallery": len(images),
         "picture": [images.channels, *images.size], "labelled": images.labelled,
-        "classes": len(images.classes) if images.classes else 0, "page": subject.page,
+        "classes": len(images.classes) if images.classes else 0, "page": subject.page, "probe": probe(subject),
     }  # fmt: skip
+
+
+def probe(subject: Subject) -> list[list[float]]:
+    """Embeddings of the first pictures, by which a run knows its model again: weights alone do not say what it computes."""
+    rows: list[list[float]] = subject.z[:_LOOKED_AT, :_PROBED].double().tolist()
+    return rows
 
 
 def _clean_rows(subject: Subject, seed: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import torch
 from embattle import rng
 from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
-from embattle.audit.describe import describe, usable
+from embattle.audit.describe import describe, probe, usable
 from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
 from embattle.errors import ConfigError, DataError, RunMismatch
@@ -25,6 +25,8 @@ from embattle.training import TrainConfig, train
 
 # Effort of the other units in forward passes per picture, roughly; only the progress bar's estimate depends on it.
 _EMBED_EFFORT, _TRAIN_EFFORT = 2.0, 3.0
+# Embeddings of one model on one machine differ by rounding at most, whatever the number of threads.
+_SAME = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class _Session:
             return self.model
         path = self.folder() / "model.safetensors"
         embedder = load_checkpoint(path)
-        trained = next((row["model"] for row in _train_rows(LocalStore(self.folder()))), embedder.fingerprint)
+        trained = next((row["model"] for row in _rows(LocalStore(self.folder()), "train")), embedder.fingerprint)
         if embedder.fingerprint != trained:
             raise RunMismatch(
                 f"{path} is not the model this run trained and partly audited; put that one back, or delete the run folder"
@@ -140,12 +142,28 @@ def audit(
         device=kind_of_device(session.device),
     )
     place["run"] = run.path
+    if isinstance(model, Embedder):
+        _check_same_model(run, session.subject)
     if begun is not None:
         begun(run)
     execute(tasks, run.store, progress)
     summary = build_summary(run.path)
     write_json_atomic(run.path / "summary.json", summary)
     return run, summary
+
+
+def _check_same_model(run: RunFolder, subject: Subject) -> None:
+    """A fingerprint holds weights and forward code; plain attributes and helper functions change figures as well."""
+    known = next((row["probe"] for row in _rows(run.store, "evaluate") if "probe" in row), None)
+    if known is None:
+        return
+    before, now = torch.tensor(known, dtype=torch.float64), torch.tensor(probe(subject), dtype=torch.float64)
+    if before.shape != now.shape or not torch.allclose(before, now, rtol=_SAME, atol=_SAME * float(before.abs().max())):
+        raise RunMismatch(
+            f"{run.path} was begun with a model that answers otherwise: weights and code of {subject.embedder.name} are "
+            f"the same, its embeddings are not (an attribute, a hook or a helper function changed). Results of two models "
+            f"are never mixed: choose another --out, or delete that folder"
+        )
 
 
 def _check_fit(config: AuditConfig, gallery: ImageSet) -> None:
@@ -223,6 +241,6 @@ def _train(session: _Session, tick: Tick) -> Output:
     return Output(rows=[{"row": "note", "text": text, "model": fingerprint}])
 
 
-def _train_rows(store: LocalStore) -> list[dict[str, Any]]:
-    trained = [unit for unit in store.done() if store.unit(unit).kind == "train"]
-    return [row for unit in trained for row in store.rows(unit)]
+def _rows(store: LocalStore, kind: str) -> list[dict[str, Any]]:
+    finished = [unit for unit in store.done() if store.unit(unit).kind == kind]
+    return [row for unit in finished for row in store.rows(unit)]

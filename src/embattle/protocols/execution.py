@@ -86,6 +86,9 @@ class _Study:
     def subject(self, seed: int) -> Subject:
         """The gallery embedded by the model of a seed; one seed's is held at a time."""
         if seed not in self._subjects:
+            if not self.checkpoint(seed).is_file():
+                # Moved away or deleted since it was trained: the same training gives the same model.
+                _train(self, seed, lambda share: None)
             embedder = load_checkpoint(self.checkpoint(seed))
             self._check_model(seed, embedder.fingerprint)
             embedder.module.to(self.device)
