@@ -36,7 +36,10 @@ Precision = Annotated[
 Attacked = Annotated[
     int | None, typer.Option("--attacked", "-n", metavar="N", help="Pictures attacked for each scenario and ε.")
 ]
-K = Annotated[int | None, typer.Option("--k", metavar="N", help="Length of the first page of a list.")]
+K = Annotated[
+    int | None,
+    typer.Option("--k", metavar="N", help="Length of a list's first page; 1 % of the gallery where that is more."),
+]
 Own = Annotated[
     str | None,
     typer.Option(metavar="kept|replaced", help="What becomes of an attacked item's clean copy in the gallery."),
