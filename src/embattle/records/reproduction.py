@@ -69,7 +69,9 @@ def build_reproduction(run: Path) -> dict[str, Any]:
         "schema": SCHEMA, **paper["described"], "environment": environment, "config_hash": config["hash"],
         "units": {"done": measured.units, "planned": len(config["plan"])},
         "complete": measured.units == len(config["plan"]),
-        "models": [{"seed": row["seed"], "recall@1": row["recall"]} for row in measured.models],
+        "models": [
+            {"seed": row["seed"], "fingerprint": row["model"], "recall@1": row["recall"]} for row in measured.models
+        ],
         "verdicts": {name: verdicts.count(name) for name in ("same", "stronger", "weaker")},
         "untelling": sum(cell["verdict"] == "same" and cell["telling"] is False for cell in cells), "cells": cells,
     }  # fmt: skip
