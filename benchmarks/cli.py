@@ -14,22 +14,24 @@ from pathlib import Path
 
 import harness
 
-from embattle.records import load_summary
+from embattle.records import LocalStore, load_summary
 
 _MAKER = Path(__file__).parents[1] / "tests" / "records" / "example_run.py"
 
 
 def make_run(folder: Path, findings: int) -> int:
-    """Writes an invented run and returns how many findings its three threats at three budgets have."""
+    """Writes an invented run and returns how many findings its units hold."""
     spec = importlib.util.spec_from_file_location("example_run", _MAKER)
     assert spec is not None
     assert spec.loader is not None
     maker = importlib.util.module_from_spec(spec)
     sys.modules["example_run"] = maker
     spec.loader.exec_module(maker)
-    each = -(-findings // 9)
-    maker.write_example_run(folder, samples=each, findings=each)
-    return 9 * each
+    maker.write_example_run(folder, samples=findings // 3 + 1, findings=findings)
+    store = LocalStore(folder)
+    written = sum(row["row"] == "finding" for unit in store.done() for row in store.rows(unit))
+    assert written == findings, f"{written} findings were written, not {findings}"
+    return written
 
 
 def main() -> None:
@@ -47,6 +49,7 @@ def main() -> None:
             {"--help": lambda: call("--help"), "report": lambda: call("report", str(run))}, given.repeats
         )
         page, shown = (run / "report.html").stat().st_size, len(load_summary(run).get("findings", []))
+        assert shown == written, f"the summary has {shown} of {written} findings"
         shutil.rmtree(run)
     harness.publish(
         "cli", "seconds of a command from its start to its end", given,

@@ -146,7 +146,8 @@ def against(similarity: Similarity, gallery: Tensor) -> Against:
     [[1.0, 0.0]]
     """
     fixed: Against | None = getattr(similarity, "against", lambda _: None)(gallery)
-    return fixed or _AnyAgainst(similarity, gallery)
+    # Somebody's own similarity may know a fixed gallery and not the weighted sum.
+    return fixed if fixed is not None and hasattr(fixed, "weighted") else _AnyAgainst(similarity, gallery)
 
 
 @dataclass(frozen=True)

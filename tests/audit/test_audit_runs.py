@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -299,3 +300,30 @@ def test_the_caller_is_left_as_it_was(run, make_model) -> None:
     assert torch.get_num_threads() == threads
     assert model.module.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.module.parameters())
+
+
+def test_what_an_attack_consists_of_is_part_of_the_hash(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe that changes under its name must not go on with the units of the old one."""
+    from embattle.attacks.updates.adaptive import Adaptive
+
+    before = json.loads((run("old") / "config.json").read_text())
+    build = run_module.build_attack
+
+    def published(settings: AuditConfig, eps: float) -> Any:
+        return dataclasses.replace(build(settings, eps), update=Adaptive(first=2.0))
+
+    monkeypatch.setattr(run_module, "build_attack", published)
+    after = json.loads((run("new") / "config.json").read_text())
+    assert before["hash"] != after["hash"]
+    assert not set(before["plan"]) & set(after["plan"])
+
+
+def test_a_model_that_answers_otherwise_with_the_same_weights_is_refused(run, make_model) -> None:
+    """Neither a plain attribute nor a hook is in a fingerprint."""
+    scaled = make_model()
+    run("kept", model=scaled)
+    run("kept", model=make_model())  # the same one goes on
+    changed = make_model()
+    changed.module[1].register_forward_hook(lambda layer, given, out: out * 3)
+    with pytest.raises(RunMismatch, match="answers otherwise"):
+        run("kept", model=changed)

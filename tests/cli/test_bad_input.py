@@ -52,6 +52,7 @@ def test_the_audit_that_the_others_spoil_works(audit) -> None:
         (["--mean", "0.5", "--std", "0.5"], ["mean", "3 channel"]),
         (["--mean", "0,0,0", "--std", "0,1,1"], ["std", "positive"]),
         (["--mean", "0.5,0.5,0.5"], ["--mean", "without --std", "--std 1,1,1"]),
+        (["--mean", "0.5"], ["without --std", "write --std 1 "]),
         (["--std", "0.5,0.5,0.5"], ["--std", "without --mean", "--mean 0,0,0"]),
         (["--mean", "123.7,116.3,103.5", "--std", "58.4,57.1,57.4"], ["mean", "123.7", "divide by 255"]),
         (["--mean", "0.5,0.5,0.5", "--std", "0.2,58,0.2"], ["std", "58", "divide by 255"]),

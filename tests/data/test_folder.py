@@ -120,7 +120,7 @@ def test_equal_sizes_are_kept_and_others_are_fitted_once(tmp_path: Path) -> None
     assert data.images.shape == (3, 1, 128, 128)
     assert data.notes == (
         "the pictures have 2 different sizes; each was fitted once into 128 x 128 with white borders "
-        "(size=... chooses another side)",
+        "(--size, in Python size=, chooses another side)",
     )
     # 40 x 20 into a square: a quarter of white above and below.
     assert data.images[2, 0, :, 64].tolist() == [255] * 32 + [0] * 64 + [255] * 32
@@ -155,7 +155,9 @@ def test_a_damaged_file_is_named_or_skipped_with_a_note(hostile_images: Path, tm
     put(tmp_path / "a.png", size=(32, 24))
     put(tmp_path / "z.png", size=(32, 24))
     shutil.copy(hostile_images / "bad" / name, tmp_path / name)
-    with pytest.raises(ImageFileError, match=rf"{tmp_path}/{name} .*\(on_error='skip' leaves such files out\)"):
+    with pytest.raises(
+        ImageFileError, match=rf"{tmp_path}/{name} .*\(--on-error skip, in Python on_error='skip', leaves such files out\)"
+    ):
         load(tmp_path)
     data = load(tmp_path, on_error="skip")
     assert data.ids == ("a.png", "z.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 import warnings
 
 import pytest
@@ -387,3 +388,36 @@ def test_without_onnx2torch_the_extra_is_named(small, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx2torch", None)
     with pytest.raises(MissingDependency, match=r"pip install 'embattle\[onnx\]'"):
         load(small[2])
+
+
+def test_functions_that_double_at_every_level_are_refused_at_once(onnx, tmp_path):
+    """A kilobyte that stands for 2^30 operations."""
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    names = [f"f{level}" for level in range(30)]
+    functions = []
+    for level, name in enumerate(names):
+        call = (
+            helper.make_node("Neg", ["x"], ["a"]),
+            helper.make_node("Neg", ["a"], ["y"]),
+        )
+        if level:
+            below = names[level - 1]
+            call = (
+                helper.make_node(below, ["x"], ["a"], domain="own"),
+                helper.make_node(below, ["a"], ["y"], domain="own"),
+            )
+        functions.append(helper.make_function("own", name, ["x"], ["y"], call, opsets))
+    graph = helper.make_graph(
+        [helper.make_node(names[-1], ["x"], ["z"], domain="own"), helper.make_node("Flatten", ["z"], ["out"])],
+        "bomb",
+        [helper.make_tensor_value_info("x", float32, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("out", float32, ["n", 192])],
+    )
+    path = tmp_path / "bomb.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=9), path)
+    assert path.stat().st_size < 5_000
+    started = time.perf_counter()
+    with pytest.raises(ModelError, match="operations"):
+        load(f"onnx:{path}")
+    assert time.perf_counter() - started < 5

@@ -184,3 +184,16 @@ def test_bad_input_is_a_sentence():
     broken[1, 0, 0] = torch.inf
     with pytest.raises(ModelError, match=r"1 of 6 item embeddings are NaN or infinite \(the first is number 2\)"):
         ranks(query, broken, gallery, Cosine())
+
+
+def test_multiples_of_one_embedding_tie_under_the_cosine():
+    """Integer embeddings and their multiples have equal cosines, which float64 does not always give to the last bit."""
+    z = torch.randint(-9, 10, (50, 7), generator=torch.Generator().manual_seed(3)).float()
+    z = z[z.abs().sum(1) > 0]
+    gallery = torch.cat([3 * z, 5 * z, 7 * z])
+    query = torch.randint(-9, 10, (1, 7), generator=torch.Generator().manual_seed(4)).float().expand(len(z), -1)
+    found = ranks(query, z.unsqueeze(1), gallery, Cosine())
+    # Only other directions can be strictly closer: their number comes in threes, and the copies never count.
+    cosines = torch.nn.functional.cosine_similarity(query.double(), z.double())
+    expected = 3 * (cosines.unsqueeze(0) > cosines.unsqueeze(1) + 1e-9).sum(1)
+    assert torch.equal(found[:, 0], expected)

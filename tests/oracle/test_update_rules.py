@@ -311,3 +311,10 @@ def test_few_steps_find_a_target_inside_the_ball_only_when_the_first_is_short():
         for first in (0.5, 2.0)
     ]
     assert (missed[0] < missed[1]).all()
+
+
+def test_auto_pgd_begins_with_half_of_eps_unless_told_otherwise():
+    from embattle.attacks import apgd
+
+    assert apgd(budget=Linf(0.1)).update.first == 0.5
+    assert apgd(budget=Linf(0.1), first=2.0).update.first == 2.0

@@ -152,3 +152,47 @@ def test_draws_are_distributed_as_they_say():
     assert set(drawn.unique().tolist()) == {-1.0, 1.0}
     assert float(drawn.mean()) == pytest.approx(0, abs=0.05)
     assert Rows(seed=0, ids=(), step=()).draw("u", (2, 3)).shape == (0, 2, 3)
+
+
+def test_somebody_elses_similarity_with_a_fixed_gallery_of_its_own_serves_an_objective():
+    """It may know `against` without the weighted sum that ours offer."""
+    from embattle.similarity import Cosine, against
+
+    class Own(Cosine):
+        def against(self, gallery):
+            return lambda a: self.cross_slowly(a, gallery)
+
+        def cross_slowly(self, a, gallery):
+            return Cosine().cross(a, gallery)
+
+        def cross(self, a, gallery):
+            return Cosine().cross(a, gallery)
+
+    a, gallery, weights = torch.randn(3, 4), torch.randn(5, 4), torch.randn(3, 5)
+    found, plain = against(Own(), gallery), against(Cosine(), gallery)
+    assert torch.allclose(found.weighted(a, plain(a), weights), plain.weighted(a, plain(a), weights), atol=1e-6)
+
+
+def test_a_gallery_that_is_only_nearly_normalised_is_normalised():
+    """Norms off by 1e-4 are far within a picture's pixel step and far beyond float32's rounding."""
+    from embattle.similarity import Cosine, against
+
+    draw = torch.Generator().manual_seed(0)
+    gallery = torch.nn.functional.normalize(torch.randn(20, 8, generator=draw), dim=1)
+    gallery = gallery * (1 + 1e-4 * torch.linspace(-1, 1, 20).unsqueeze(1))
+    a = torch.randn(5, 8, generator=draw)
+    exact = torch.nn.functional.cosine_similarity(a.double().unsqueeze(1), gallery.double().unsqueeze(0), dim=2)
+    assert torch.allclose(against(Cosine(), gallery)(a).double(), exact, atol=1e-6)
+
+
+def test_a_gallery_item_has_no_slope_at_itself():
+    from embattle.similarity import Euclidean, against
+
+    gallery = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    a = gallery[:1].clone().requires_grad_(True)
+    fixed = against(Euclidean(), gallery)
+    with torch.no_grad():
+        similarities = fixed(a)
+    (grad,) = torch.autograd.grad(fixed.weighted(a, similarities, torch.ones(1, 2)).sum(), a)
+    # Of its own copy at distance 0 nothing, of the other one the unit vector towards it.
+    assert torch.allclose(grad, torch.tensor([[0.6, 0.8]]), atol=1e-5)

@@ -79,3 +79,18 @@ def test_lengths_that_matter_are_refused(circle: tuple) -> None:
             torch.randn(5, 2),
             counted(gallery, targets, "candidate"),
         )
+
+
+def test_what_an_attack_preserves_is_nothing_to_a_free_point(circle: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks alone cannot tell: the search scores every point it passes, also under a wrong loss."""
+    embedder, gallery, targets = circle
+    objective = QueryRank(candidates=targets, gallery=gallery, direction="raise", preserve=gallery[:5, None], xi=1e4)
+    bind, seen = QueryRank.bind, []
+
+    def spied(self: QueryRank, *arguments: object, **named: object) -> object:
+        seen.append(self.preserve)
+        return bind(self, *arguments, **named)
+
+    monkeypatch.setattr(QueryRank, "bind", spied)
+    free_points(embedder, objective, torch.randn(5, 2), counted(gallery, targets, "query"))
+    assert seen == [None]

@@ -257,7 +257,7 @@ def test_a_device_is_part_of_a_run_and_its_models_are_its_own(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "card")
     with pytest.raises(Planned) as caught:
         reproduce(tiny, "cpu", models=models, out=tmp_path / "run", device="cuda:1")
-    assert caught.value.args == ("cuda (card)", "cuda (card)", ["cuda:1", "cuda:1"])
+    assert caught.value.args == ("cuda (card)", "cuda (card)", ["cuda (card)"] * 2)
     parts = {
         "protocol": tiny,
         "scale": tiny.scales["cpu"],
@@ -317,3 +317,59 @@ def test_unknown_scales_and_empty_ones_are_refused(tiny: Protocol) -> None:
         tiny.at("cpu", seeds=(1, 1))
     with pytest.raises(ConfigError, match="different whole numbers"):
         tiny.at("cpu", seeds=())
+
+
+def test_a_cell_says_whether_it_tells_anything(tiny_as: Callable[..., Protocol], finished: Finished) -> None:
+    """A paper's figure within the tolerance of the untouched system is met without any attack."""
+    result = finished[1]
+    assert cell(result, "ca+.w1", EPS)["telling"]  # a published rank of 100 % is far from the clean one
+    assert cell(result, "sp-qa-.m2", 0.0)["telling"] is None  # nothing was published
+    assert result["untelling"] == 0
+
+
+def test_units_name_their_attack_and_not_which_card_computes_them(tiny: Protocol, models: Path, tmp_path: Path) -> None:
+    reproduce(tiny, "smoke", models=models, out=tmp_path / "one", attacked=2, seeds=(0,))
+    ids = {path.name for path in (tmp_path / "one" / "units").glob("*.jsonl")}
+    reproduce(tiny, "smoke", models=models, out=tmp_path / "two", attacked=2, seeds=(0,), device="cpu:0")
+    assert {path.name for path in (tmp_path / "two" / "units").glob("*.jsonl")} == ids
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "attack_names", lambda eps: dict.fromkeys(attack_keys(eps), "another attack"))
+        reproduce(tiny, "smoke", models=models, out=tmp_path / "three", attacked=2, seeds=(0,))
+    other = {path.name for path in (tmp_path / "three" / "units").glob("*.jsonl")}
+    assert other & ids  # training and the clean system
+    assert len(other - ids) >= 4  # and every attack
+
+
+def attack_keys(eps) -> list[str]:
+    return ["free", *(f"{role} {each:g}" for role in ("paper", "adaptive") for each in eps)]
+
+
+def test_names_from_a_run_folder_are_text_and_no_markup(finished: Finished) -> None:
+    result = json.loads(json.dumps(finished[1]))
+    result["protocol"] = "[/x]\x1b[31m"
+    result["cells"][0]["column"] = "[/b]"
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(reproduction_table(result))
+    told = console.export_text()
+    assert "[/x]" in told
+    assert "[/b]" in told
+    assert "\x1b" not in told
+
+
+def test_a_model_that_was_deleted_is_trained_again(
+    tiny: Protocol, models: Path, finished: Finished, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "run")
+    shutil.copytree(models, tmp_path / "models")
+    store = LocalStore(tmp_path / "run")
+    lost = next(
+        path for path in sorted((tmp_path / "run" / "units").glob("*.jsonl"))
+        if any(unit.startswith(path.stem) and store.unit(unit).kind == "attack" for unit in store.done())
+    )  # fmt: skip
+    content = lost.read_bytes()
+    lost.unlink()
+    for checkpoint in (tmp_path / "models").glob("*.safetensors"):
+        checkpoint.unlink()
+    _, result = reproduce(tiny, "cpu", models=tmp_path / "models", out=tmp_path / "run")
+    assert result["complete"]
+    assert lost.read_bytes() == content

@@ -63,7 +63,7 @@ def test_the_example_run_has_the_documented_schema(run: Path) -> None:
     summary = build_summary(run)
     assert list(summary) == [
         "schema", "name", "created", "command", "embattle", "commit", "environment", "config_hash", "subject", "clean",
-        "threats", "findings", "skipped", "notes", "units", "complete",
+        "threats", "findings", "skipped", "warnings", "notes", "units", "complete",
     ]  # fmt: skip
     assert (summary["schema"], summary["name"], summary["complete"]) == ("embattle.summary/1", "audit", True)
     assert summary["units"] == {"planned": 13, "done": 13, "quarantined": 0}

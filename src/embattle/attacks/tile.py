@@ -17,6 +17,7 @@ from embattle.attacks.objective import Bound, judged
 from embattle.attacks.surrogate import Surrogate
 from embattle.attacks.transform import Transform
 from embattle.attacks.tree import Tree, take
+from embattle.errors import ModelError
 from embattle.rng import Rows
 
 
@@ -92,6 +93,11 @@ class Judge:
         with torch.enable_grad():
             loss, success = self._forward(leaf, constants, rows)
             total = loss.sum()
+            if not total.requires_grad:
+                raise ModelError(
+                    f"{self.surrogate.members[0].name} gives no gradient: for autograd its embedding does not depend on "
+                    f"the pixels; take no_grad, detach, numpy and whole numbers out of its forward"
+                )
         grad = torch.autograd.grad(total, leaf)[0] if gradient else None
         loss = loss.detach()
         finite = torch.isfinite(loss)

@@ -106,7 +106,7 @@ def judge(subject: Subject, cell: Cell, config: AuditConfig, aims: Mapping[str, 
     # What counts is the saved picture: an attack that met a NaN on its way may still have won.
     finite = torch.isfinite(z).all(1)
     measured = cell.scenario.measure(subject, rows, aims, torch.where(finite.unsqueeze(1), z, subject.z[rows]))
-    statuses = _statuses(made.status, finite, measured, clean)
+    statuses = _statuses(made.status, finite, made.levels > 0, measured, clean)
     records = [_row(cell, i, measured, clean, statuses[i], made.cost) for i in range(len(rows))]
     found = [i for i in _most_telling(measured, clean, finite) if statuses[i] == "success"][: cell.findings]
     findings = [
@@ -138,7 +138,7 @@ def _defined(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _statuses(attack: Sequence[str], finite: Tensor, measured: Measured, clean: Measured) -> list[str]:
+def _statuses(attack: Sequence[str], finite: Tensor, moved: Tensor, measured: Measured, clean: Measured) -> list[str]:
     """The attack's own status, with success judged by the scenario on the saved picture."""
     statuses = []
     for i, status in enumerate(attack):
@@ -146,6 +146,9 @@ def _statuses(attack: Sequence[str], finite: Tensor, measured: Measured, clean: 
             statuses.append("non_finite")
         elif measured.goal[i] and not clean.goal[i]:
             statuses.append("success")
+        elif status == "non_finite" and not moved[i]:
+            # The model broke at every step, and what was saved is the clean picture: no strength of the system.
+            statuses.append("non_finite")
         else:
             statuses.append("zero_gradient" if status == "zero_gradient" else "failed")
     return statuses

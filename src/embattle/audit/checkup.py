@@ -69,6 +69,23 @@ def examine(embedder: Embedder, pictures: Tensor) -> Iterator[Check]:
     yield _restored(embedder, before)
 
 
+def warnings(embedder: Embedder, x: Tensor) -> list[str]:
+    """What would make an audit's figures meaningless, in sentences: no gradient, random or batch-dependent embeddings.
+
+    Args:
+        embedder: the model.
+        x: (n, C, H, W) pictures in [0, 1], two or more.
+    """
+    z = _embedded(embedder, x)
+    looks = (look(embedder, x, z) for look in (_gradient, _determinism, _company))
+    return [
+        f"The model fails the check {check.name!r}: {check.finding}. Its figures say little about its robustness; "
+        f"{check.advice}."
+        for check in looks
+        if check.status == "FAIL"
+    ]
+
+
 def _looked(embedder: Embedder, x: Tensor) -> tuple[Tensor, Sight | None]:
     with first_sight(embedder.module) as sights:
         z = _embedded(embedder, x)

@@ -167,6 +167,7 @@ def _number(word: Any, what: str) -> Any:
     value = decimal_or_fraction(str(word).strip())
     if value is None:
         raise ConfigError(
-            f"{what} {str(word).strip()!r} is not a number; write a decimal such as 0.03 or a fraction such as 8/255"
+            f"{what} {str(word).strip()!r} is not a number in (0, 1]; write a decimal such as 0.03 or a fraction such as "
+            f"8/255"
         )
     return value

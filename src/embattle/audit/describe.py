@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from embattle.audit.attack_unit import build_attack
+from embattle.audit.checkup import warnings
 from embattle.audit.config import AuditConfig
 from embattle.data import ImageSet
 from embattle.metrics import map_at_r, recall_at_k
@@ -18,6 +19,11 @@ from embattle.scenarios.classes import class_count
 from embattle.scenarios.scenario import Scenario, named
 from embattle.scenarios.subject import Subject, page_length
 from embattle.scenarios.universal import is_universal, learnt_from
+
+# Pictures that the model is checked on before its figures are believed.
+_LOOKED_AT = 4
+# Numbers of an embedding that a run keeps of each.
+_PROBED = 16
 
 
 def usable(config: AuditConfig, gallery: ImageSet) -> tuple[list[Scenario], dict[str, str]]:
@@ -86,8 +92,14 @@ def describe(subject: Subject, config: AuditConfig) -> Output:
     if not subject.images.labelled:
         reason = _without_labels(subject.images)
         rows.append({"row": "skipped", "scenario": "clean recall@1 and mAP@R", "reason": reason})
+    rows += [{"row": "note", "text": text, "warning": True} for text in model_warnings(subject)]
     rows += [{"row": "note", "text": text} for text in notes(subject, config)]
     return Output(rows=rows)
+
+
+def model_warnings(subject: Subject) -> Sequence[str]:
+    """What makes every figure of a model doubtful, such as embeddings that differ from call to call."""
+    return warnings(subject.embedder, subject.images.pixels(range(min(_LOOKED_AT, len(subject.images)))))
 
 
 def subject_row(subject: Subject) -> dict[str, Any]:
@@ -99,8 +111,14 @@ def subject_row(subject: Subject) -> dict[str, Any]:
         "parameters": subject.embedder.parameter_count,
         "dimension": int(subject.z.shape[1]), "data": images.name, "gallery": len(images),
         "picture": [images.channels, *images.size], "labelled": images.labelled,
-        "classes": len(images.classes) if images.classes else 0, "page": subject.page,
+        "classes": len(images.classes) if images.classes else 0, "page": subject.page, "probe": probe(subject),
     }  # fmt: skip
+
+
+def probe(subject: Subject) -> list[list[float]]:
+    """Embeddings of the first pictures, by which a run knows its model again: weights alone do not say what it computes."""
+    rows: list[list[float]] = subject.z[:_LOOKED_AT, :_PROBED].double().tolist()
+    return rows
 
 
 def clean_rows(subject: Subject, seed: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import torch
 from embattle import rng
 from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
-from embattle.audit.describe import describe, usable
+from embattle.audit.describe import describe, probe, usable
 from embattle.audit.masking import PICTURES, Probe, probe_cell, probes
 from embattle.audit.universal_unit import SharedCell, build_shared, shared_cell
 from embattle.data import ImageSet
@@ -29,6 +29,8 @@ from embattle.training import TrainConfig, train
 
 # Effort of the other units in forward passes per picture, roughly; only the progress bar's estimate depends on it.
 _EMBED_EFFORT, _TRAIN_EFFORT = 2.0, 3.0
+# Embeddings of one model on one machine differ by rounding at most, whatever the number of threads.
+_SAME = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +67,13 @@ class _Session:
         """Everything that changes a number; paths are not in it, contents are."""
         numbers = numerics(kind_of_device(self.device))
         gallery = {"fingerprint": self.gallery.fingerprint}
+        # By its parts and not by its name alone: a recipe may change from one version to the next.
+        attacks = {f"{eps:g}": repr(build_attack(self.config, eps)) for eps in self.config.eps}
+        if any(map(is_universal, usable(self.config, self.gallery)[0])):
+            attacks |= {f"shared {eps:g}": repr(build_shared(self.config, eps)) for eps in self.config.eps}
         return {
-            "audit": self.config.recorded(), "gallery": gallery, "model": identity(self.model), "numerics": numbers,
+            "audit": self.config.recorded(), "attacks": attacks, "gallery": gallery, "model": identity(self.model),
+            "numerics": numbers,
         }  # fmt: skip
 
     @property
@@ -86,7 +93,7 @@ class _Session:
             return self.model
         path = self.folder() / "model.safetensors"
         embedder = load_checkpoint(path)
-        trained = next((row["model"] for row in _train_rows(LocalStore(self.folder()))), embedder.fingerprint)
+        trained = next((row["model"] for row in _rows(LocalStore(self.folder()), "train")), embedder.fingerprint)
         if embedder.fingerprint != trained:
             raise RunMismatch(
                 f"{path} is not the model this run trained and partly audited; put that one back, or delete the run folder"
@@ -142,6 +149,8 @@ def audit(
         device=kind_of_device(session.device),
     )
     place["run"] = run.path
+    if isinstance(model, Embedder):
+        _check_same_model(run, session.subject)
     if begun is not None:
         begun(run)
     execute(tasks, run.store, progress)
@@ -154,6 +163,20 @@ def chosen(config: AuditConfig, gallery: ImageSet) -> tuple[str, ...]:
     """Ids of the pictures to attack: a seeded choice, in gallery order."""
     order = rng.generator(config.seed, "attacked", gallery.fingerprint).permutation(len(gallery))
     return tuple(gallery.ids[i] for i in sorted(order[: config.attacked].tolist()))
+
+
+def _check_same_model(run: RunFolder, subject: Subject) -> None:
+    """A fingerprint holds weights and forward code; plain attributes and helper functions change figures as well."""
+    known = next((row["probe"] for row in _rows(run.store, "evaluate") if "probe" in row), None)
+    if known is None:
+        return
+    before, now = torch.tensor(known, dtype=torch.float64), torch.tensor(probe(subject), dtype=torch.float64)
+    if before.shape != now.shape or not torch.allclose(before, now, rtol=_SAME, atol=_SAME * float(before.abs().max())):
+        raise RunMismatch(
+            f"{run.path} was begun with a model that answers otherwise: weights and code of {subject.embedder.name} are "
+            f"the same, its embeddings are not (an attribute, a hook or a helper function changed). Results of two models "
+            f"are never mixed: choose another --out, or delete that folder"
+        )
 
 
 def check_fit(config: AuditConfig, gallery: ImageSet) -> None:
@@ -238,13 +261,12 @@ def _shared_tasks(
 ) -> list[Task]:
     """A unit for each ε and random target."""
     config, tasks = session.config, []
-    averaged = build_shared(config, max(config.eps)).averaged
     for eps in (0.0, *config.eps):
         steps = build_attack(config, eps).steps if eps else 0
         effort = learnt_from(len(session.gallery), config.attacked) * (3 * steps + 2)
         for number in range(config.targets):
             cell = SharedCell(scenario=scenario, eps=eps, number=number, findings=0 if number else config.findings)
-            params = {**base, "scenario": scenario.name, "eps": eps, "target": number, "averaged": averaged}
+            params = {**base, "scenario": scenario.name, "eps": eps, "target": number}
             unit = Unit(kind="attack", params=params, samples=(), needs=needs)
             title = f"{scenario.name} at ε {eps:g}, target {number + 1}" if eps else f"{scenario.name}, clean"
             tasks.append(Task(unit=unit, work=_shared_work(session, cell), title=title, weight=effort))
@@ -261,10 +283,10 @@ def _masking_tasks(session: _Session, base: dict[str, Any], needs: tuple[str, ..
         return []
     samples = session.attacked[:PICTURES]
     tasks = []
-    for probe in probes(session.config):
-        unit = Unit(kind="attack", params={**base, "masking": probe.params}, samples=samples, needs=needs)
-        effort = len(samples) * probe.steps * (3 if probe.role == "white" else 1)
-        tasks.append(Task(unit=unit, work=_probing(session, probe, samples), title=probe.title, weight=effort))
+    for each in probes(session.config):
+        unit = Unit(kind="attack", params={**base, "masking": each.params}, samples=samples, needs=needs)
+        effort = len(samples) * each.steps * (3 if each.role == "white" else 1)
+        tasks.append(Task(unit=unit, work=_probing(session, each, samples), title=each.title, weight=effort))
     return tasks
 
 
@@ -293,6 +315,6 @@ def _train(session: _Session, tick: Tick) -> Output:
     return Output(rows=[{"row": "note", "text": text, "model": fingerprint}])
 
 
-def _train_rows(store: LocalStore) -> list[dict[str, Any]]:
-    trained = [unit for unit in store.done() if store.unit(unit).kind == "train"]
-    return [row for unit in trained for row in store.rows(unit)]
+def _rows(store: LocalStore, kind: str) -> list[dict[str, Any]]:
+    finished = [unit for unit in store.done() if store.unit(unit).kind == kind]
+    return [row for unit in finished for row in store.rows(unit)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embattle.audit.attack_unit import Cell, build_attack
-from embattle.audit.describe import clean_rows, notes, subject_row, threat_row, usable
+from embattle.audit.describe import clean_rows, model_warnings, notes, subject_row, threat_row, usable
 from embattle.audit.run import check_fit, chosen
 from embattle.audit.transfer_config import TransferConfig
 from embattle.audit.transfer_unit import Crossing, cross
@@ -194,6 +194,7 @@ def _describe(session: _Session) -> Output:
         gives = subject.embedder.access == "gradient"
         rows.append({**subject_row(subject), "row": "model", "size": size, "gradients": gives, "clean": clean})
         assert rows[-1]["fingerprint"] == fingerprint
+        rows += [{"row": "note", "text": f"{subject.embedder.name}: {text}"} for text in model_warnings(subject)]
     first = next(iter(session.subjects.values()))
     rows += [threat_row(first, scenario, config) for scenario in runs]
     rows += [{"row": "skipped", "scenario": name, "reason": reason} for name, reason in skipped.items()]

@@ -46,7 +46,10 @@ Targets = Annotated[
     int | None,
     typer.Option(metavar="N", help="Random targets of universal scenarios, each its perturbation."),
 ]
-K = Annotated[int | None, typer.Option("--k", metavar="N", help="Length of the first page of a list.")]
+K = Annotated[
+    int | None,
+    typer.Option("--k", metavar="N", help="Length of a list's first page; 1 % of the gallery where that is more."),
+]
 Own = Annotated[
     str | None,
     typer.Option(metavar="kept|replaced", help="What becomes of an attacked item's clean copy in the gallery."),

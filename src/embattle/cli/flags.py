@@ -70,11 +70,11 @@ def preprocessing(
         "similarity": similarity, "size": size, "channels": channels, "mean": _numbers(mean, "--mean"),
         "std": _numbers(std, "--std"),
     }  # fmt: skip
-    given = {name: value for name, value in flags.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     # Legal in mathematics, but on a command line nearly always one flag forgotten: figures of another model.
     for name, missing, neutral in (("mean", "std", "1"), ("std", "mean", "0")):
         if name in given and missing not in given:
-            nothing = ",".join(neutral for _ in str(given[name]).split(","))
+            nothing = ",".join(neutral for _ in given[name])
             raise ConfigError(
                 f"--{name} was given without --{missing}, and models that normalise use both; if yours really does "
                 f"not, write --{missing} {nothing}"

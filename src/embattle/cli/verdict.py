@@ -153,6 +153,8 @@ def _print(summary: dict[str, Any], results: Sequence[GateResult], page: Path) -
 
     console = Console()
     console.print(terminal_table(summary))
+    for warning in summary["warnings"]:
+        console.print(f"WARNING  {warning}", markup=False, style="bold")
     for result in results:
         console.print(f"{'pass' if result.passed else 'FAIL'}  {result.expression}  {result.why}", markup=False)
     if not summary["complete"]:

@@ -148,7 +148,7 @@ def _scan(root: Path, folder: Path, on_error: OnError, notes: _Notes) -> list[_F
 
 
 def _with_hint(error: ImageFileError) -> ImageFileError:
-    return ImageFileError(f"{error} (on_error='skip' leaves such files out)")
+    return ImageFileError(f"{error} (--on-error skip, in Python on_error='skip', leaves such files out)")
 
 
 def _candidates(root: Path, folder: Path, notes: _Notes) -> list[Path]:
@@ -200,7 +200,7 @@ def _shared_size(files: Sequence[_File], notes: _Notes) -> tuple[int, int]:
         return sizes.pop()
     notes.add(
         f"the pictures have {len(sizes)} different sizes; each was fitted once into {DEFAULT_SIZE} x {DEFAULT_SIZE} "
-        "with white borders (size=... chooses another side)"
+        "with white borders (--size, in Python size=, chooses another side)"
     )
     return DEFAULT_SIZE, DEFAULT_SIZE
 

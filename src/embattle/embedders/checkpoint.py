@@ -8,21 +8,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from embattle import networks
 from embattle.embedders.embedder import Embedder
+from embattle.embedders.preparation import LARGEST_SIDE
 from embattle.errors import ModelError
 from embattle.records import write_atomic
 
 FORMAT = "embattle.checkpoint/1"
 _KEYS = {"network", "network_args", "similarity", "channels", "size", "mean", "std"}
+
+
+_Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class _Meta(BaseModel):
@@ -34,7 +38,7 @@ class _Meta(BaseModel):
     network_args: dict[str, bool | int | float | str]
     similarity: Literal["cosine", "euclidean"]
     channels: Literal[1, 3]
-    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None
+    size: _Side | tuple[_Side, _Side] | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
 

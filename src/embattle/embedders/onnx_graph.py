@@ -14,6 +14,8 @@ from embattle.errors import ModelError
 
 _HOW = "torch.onnx.export(model, (x,), PATH, dynamic_shapes=({0: torch.export.Dim('n')},))"
 _FLOAT = 1
+# Operations of the largest models of pictures are some thousands.
+_MOST_NODES = 50_000
 _INSIDE, _EXTERNAL = 0, 1
 
 
@@ -44,6 +46,7 @@ def read_graph(path: Path) -> PictureGraph:
         proto = onnx.load_model_from_string(path.read_bytes())
     except Exception as error:  # protobuf's own exception, which moves between its versions
         raise ModelError("the file is no ONNX model; it may be cut off or damaged") from error
+    _check_growth(proto)
     _load_external(proto, path.parent)
     # Checked after its data is there: the checker looks at files by itself.
     try:
@@ -59,6 +62,39 @@ def read_graph(path: Path) -> PictureGraph:
     # The embedding is the first output; what only the others need is not computed.
     del proto.graph.output[1:]
     return _with_picture_input(proto)
+
+
+def _check_growth(proto: Any) -> None:
+    """Refuses functions that call functions that call functions: a small file can stand for more nodes than fit anywhere.
+
+    Raises:
+        ModelError: more nodes than a model of pictures has, or a function that calls itself.
+    """
+    bodies = {(function.domain, function.name): function.node for function in proto.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Any, callers: frozenset[tuple[str, str]]) -> int:
+        total = 0
+        for node in nodes:
+            inner = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
+            total += sum(size(graph.node, callers) for graph in inner)
+            key = (node.domain, node.op_type)
+            if key not in bodies:
+                total += 1
+                continue
+            if key in callers:
+                raise ModelError(f"its function {node.op_type!r} calls itself, which ONNX does not allow")
+            if key not in sizes:
+                sizes[key] = size(bodies[key], callers | {key})
+            total += sizes[key]
+        return total
+
+    found = size(proto.graph.node, frozenset())
+    if found > _MOST_NODES:
+        raise ModelError(
+            f"its functions stand for {found:,} operations, and {_MOST_NODES:,} are understood at most; export the model "
+            f"without functions: {_HOW}"
+        )
 
 
 def _with_picture_input(proto: Any) -> PictureGraph:

@@ -51,7 +51,8 @@ class _Study:
         fitting = networks.arguments_for(network, self.pictures.channels, self.pictures.images.shape[2])
         settings = {
             **given, "network": network, "network_args": {**fitting, **given.get("network_args", {})},
-            "epochs": self.scale.epochs, "seed": seed, "device": str(self.device),
+            "epochs": self.scale.epochs, "seed": seed,
+            "device": "cpu" if self.device.type == "cpu" else str(self.device),
         }  # fmt: skip
         if "defense" in given:
             return HardenConfig.parse({**settings, "fresh": True})
@@ -96,6 +97,9 @@ class _Study:
     def subject(self, network: str, seed: int) -> Subject:
         """The gallery embedded by the model of a seed; one seed's models are held at a time."""
         if (network, seed) not in self._subjects:
+            if not self.checkpoint(network, seed).is_file():
+                # Moved away or deleted since it was trained: the same training gives the same model.
+                _train(self, network, seed, lambda share: None)
             embedder = load_checkpoint(self.checkpoint(network, seed))
             self._check_model(network, seed, embedder.fingerprint)
             embedder.module.to(self.device)
@@ -218,7 +222,9 @@ def _tasks(study: _Study, seed: int) -> list[Task]:
 
 
 def _training_task(study: _Study, network: str, seed: int) -> Task:
-    params = {"train": study.training(network, seed).model_dump(mode="json"), "pictures": study.pictures.fingerprint}
+    # Two cards of one kind give the same run: which of them trains is not in its identity.
+    config = {**study.training(network, seed).model_dump(mode="json"), "device": kind_of_device(study.device)}
+    params = {"train": config, "pictures": study.pictures.fingerprint}
     return Task(
         unit=Unit(kind="train", params=params, samples=(), needs=()),
         work=lambda tick: _train(study, network, seed, tick),
@@ -243,7 +249,7 @@ def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, need
     # Other seeds or columns of the run do not change this cell, so they are not in its identity.
     params = {
         "numerics": study.numerics, "gallery": study.gallery.fingerprint, "column": column.attack, "role": role,
-        "eps": eps, "seed": seed,
+        "eps": eps, "seed": seed, "attack": _attack_name(role, eps, column),
     }  # fmt: skip
     shared = shares(column)
     effort = {"clean": 1.0, "free": _FREE_EFFORT}.get(role) or _STEP_EFFORT * attack_of(role, eps, shared=shared).steps
@@ -255,6 +261,15 @@ def _task(study: _Study, column: Column, role: Role, eps: float, seed: int, need
         title=f"seed {seed}: {column.attack} {role} ε {eps:g}" if eps else f"seed {seed}: {column.attack} {role}",
         weight=effort * len(cell.samples) * pictures,
     )
+
+
+def _attack_name(role: Role, eps: float, column: Column) -> str:
+    if role == "clean":
+        return ""
+    names = attack_names((eps,), (column,))
+    if role == "free":
+        return names["free"]
+    return names[f"{'universal ' if shares(column) else ''}{role} {eps:g}"]
 
 
 def _train(study: _Study, network: str, seed: int, tick: Tick) -> Output:

@@ -77,10 +77,14 @@ def build_reproduction(run: Path) -> dict[str, Any]:
         "units": {"done": measured.units, "planned": len(config["plan"])},
         "complete": measured.units == len(config["plan"]),
         "models": [
-            {"seed": row["seed"], "recall@1": row["recall"], **({"network": row["network"]} if "network" in row else {})}
+            {
+                "seed": row["seed"], "fingerprint": row["model"], "recall@1": row["recall"],
+                **({"network": row["network"]} if "network" in row else {}),
+            }
             for row in measured.models
         ],
-        "verdicts": {name: verdicts.count(name) for name in ("same", "stronger", "weaker")}, "cells": cells,
+        "verdicts": {name: verdicts.count(name) for name in ("same", "stronger", "weaker")},
+        "untelling": sum(cell["verdict"] == "same" and cell["telling"] is False for cell in cells), "cells": cells,
     }  # fmt: skip
 
 
@@ -132,6 +136,7 @@ def _cell(place: Published, measured: _Measured, *, judged: bool) -> dict[str, A
     role = "paper" if place.eps else "clean"
     rows, adaptive = measured.rows(place, role), measured.rows(place, "adaptive")
     ours, by_seed = _figure(place, rows, "metrics")
+    clean, _ = _figure(place, measured.rows(place, "clean"), "metrics")
     deviation = statistics.stdev(by_seed.values()) if len(by_seed) > 1 else None
     tolerance = max(place.tolerance, 2 * (deviation or 0.0), _half_width(ours))
     difference = None if ours is None or place.value is None else ours["value"] - place.value
@@ -142,6 +147,8 @@ def _cell(place: Published, measured: _Measured, *, judged: bool) -> dict[str, A
         "eps": place.eps, "paper": place.value, "ours": ours, "by_seed": {str(s): v for s, v in by_seed.items()},
         "seed_deviation": deviation, "difference": difference, "tolerance": tolerance,
         "verdict": verdict(difference, tolerance, rises=place.rises) if decided and difference is not None else None,
+        # Where the paper's own attack moves less than the tolerance, the same figure is had by not attacking at all.
+        "telling": None if clean is None or place.value is None else abs(clean["value"] - place.value) > tolerance,
         "eight_bit": _figure(place, rows, "eight_bit")[0], "adaptive": _figure(place, adaptive, "metrics")[0],
         "gain": _gain(rows, adaptive), "attainable": _figure(place, measured.rows(place, "free"), "metrics")[0],
         "cost": {name: measured.cost(place, name) for name in (role, *(["adaptive"] if adaptive else []))},

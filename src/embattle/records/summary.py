@@ -47,6 +47,7 @@ class _Rows:
     findings: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def build_summary(run: Path) -> dict[str, Any]:
@@ -87,7 +88,8 @@ def build_summary(run: Path) -> dict[str, Any]:
         **({} if robustness is None else {"robustness": robustness}),
         "findings": rows.findings,
         "skipped": rows.skipped,
-        "notes": rows.notes,
+        "warnings": rows.warnings,
+        "notes": [*rows.warnings, *rows.notes],
         "units": {
             "planned": len(config["plan"]),
             "done": len(plan),
@@ -135,7 +137,7 @@ def _file(rows: _Rows, row: dict[str, Any], unit_id: str) -> None:
     elif kind == "skipped":
         rows.skipped.append(content)
     else:
-        rows.notes.append(row["text"])
+        (rows.warnings if row.get("warning") else rows.notes).append(row["text"])
 
 
 def _share_seconds(rows: _Rows, samples: Sequence[Row], seconds: float | None) -> None:
@@ -158,6 +160,12 @@ def _threat(rows: _Rows, name: str, command: str) -> dict[str, Any]:
     if "reproduce" in described:
         described = {**described, "reproduce": f"{without_flags(command, _CHOICES)} {described['reproduce']}"}
     letter, ends = grade(withstood(curve)) if tested(curve) else None, grade_range(curve)
+    if blind := _blind(samples):
+        letter = ends = None
+        rows.warnings.append(
+            f"{name} is not graded: the attack met a zero gradient on {blind}, so its figures are those of no attack. Look "
+            f"at the model with embattle doctor."
+        )
     return {**described, "grade": letter, "grade_range": ends and list(ends), "half_eps": eps, "curve": curve}
 
 
@@ -167,6 +175,14 @@ def _robustness(rows: _Rows, threats: Sequence[Row], settings: Any) -> dict[str,
     if not rows.subject or not concerned([threat["threat"] for threat in threats], suite=suite):
         return None
     return {**build_robustness(rows.subject, threats), "masking": judge(rows.masking)}
+
+
+def _blind(samples: Mapping[float, Sequence[Row]]) -> str:
+    """The pictures without a gradient at the largest ε, where they are half of them or more; else an empty string."""
+    largest = max(samples, default=0.0)
+    rows = samples.get(largest, ()) if largest else ()
+    still = sum(row["status"] == "zero_gradient" for row in rows)
+    return f"{still} of {len(rows)} pictures at ε = {largest:g}" if rows and 2 * still >= len(rows) else ""
 
 
 def without_flags(command: str, flags: Sequence[str]) -> str:

@@ -185,6 +185,8 @@ def verdict(summary: Record) -> str:
 def _verdict(summary: Record) -> str:
     graded = [threat for threat in summary.get("threats", ()) if grade(threat) != UNGRADED]
     if not graded:
+        if summary.get("warnings"):
+            return "No threat could be graded: see the warnings."
         return "No threat could be graded: no attack has a defined success figure."
     worst = graded[0]
     if worst.get("half_eps") is None:

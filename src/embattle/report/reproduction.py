@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from embattle.records.atomic import write_atomic
 from embattle.records.summary import write_json_atomic
 from embattle.report.figures import Record, eps_decimal, interval_text, number, value_text
+from embattle.report.terminal import safe_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,8 +65,9 @@ def reproduction_table(result: Record) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    title = safe_text(f"{result['protocol']}, scale {result['scale']}")
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"{result['protocol']}, scale {result['scale']}", title_justify="left", pad_edge=False,
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False,
         padding=(0, 1, 0, 0), caption=_SHORT_LEGEND, caption_justify="left", caption_style="",
     )  # fmt: skip
     for name in ("column", "ε", "paper", "ours", "95 %", "tol.", "verdict", "adaptive"):
@@ -73,7 +75,7 @@ def reproduction_table(result: Record) -> Table:
     for cell in result["cells"]:
         verdict = cell["verdict"]
         table.add_row(
-            cell["column"], eps_decimal(cell["eps"]), _number(cell, cell["paper"]), _value(cell, "ours"),
+            safe_text(cell["column"]), eps_decimal(cell["eps"]), _number(cell, cell["paper"]), _value(cell, "ours"),
             interval_text(cell["ours"], digits=_digits(cell)), _number(cell, cell["tolerance"]),
             Text(verdict or "–", style="bold red" if verdict == "weaker" else ""), _value(cell, "adaptive"),
         )  # fmt: skip
@@ -101,7 +103,9 @@ def _state(result: Record) -> str:
     if not result["judged"]:
         return "**A smoke test: too little training and too few pictures to be compared with the paper.**"
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items())
-    return f"**Of {sum(verdicts.values())} attacked cells with a published figure: {told}.**"
+    untelling = result.get("untelling")
+    vague = f" Of the same, {untelling} would be so without any attack: the paper's effect is below the tolerance."
+    return f"**Of {sum(verdicts.values())} attacked cells with a published figure: {told}.**{vague if untelling else ''}"
 
 
 def _quality(result: Record) -> str:

@@ -35,7 +35,7 @@ def terminal_table(summary: Record) -> Group:
     subject = summary.get("subject") or {}
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=_text(f"{subject.get('model', 'model')} on {subject.get('data', 'data')}", "bold"),
+        title=safe_text(f"{subject.get('model', 'model')} on {subject.get('data', 'data')}", "bold"),
         title_justify="left",
         pad_edge=False,
     )
@@ -56,9 +56,9 @@ def terminal_table(summary: Record) -> Group:
             _headline(threat, point),
             _lines(f"{figures.number(cost.get('forwards'))} fwd", f"{figures.number(cost.get('seconds'), digits=2)} s"),
         )
-    verdict = _text(f"{phrases.headline(summary)}. {phrases.verdict(summary)}", "bold")
+    verdict = safe_text(f"{phrases.headline(summary)}. {phrases.verdict(summary)}", "bold")
     unsettled = phrases.range_text(summary)
-    return Group(table, verdict, *([_text(unsettled)] if unsettled else []), *_robustness(summary))
+    return Group(table, verdict, *([safe_text(unsettled)] if unsettled else []), *_robustness(summary))
 
 
 def _robustness(summary: Record) -> list[Table | Text]:
@@ -69,30 +69,31 @@ def _robustness(summary: Record) -> list[Table | Text]:
     view = robustness_view(summary)
     if view is None:
         return []
-    told: list[Table | Text] = [_text("")]
+    told: list[Table | Text] = [safe_text("")]
     for point in view["points"]:
-        title = _text(f"Robustness score at ε {point['eps']}", "bold")
+        title = safe_text(f"Robustness score at ε {point['eps']}", "bold")
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
         for name in ("Part", "Measured", "ERS", "ERS-legacy"):
             table.add_column(name, justify="left" if name == "Part" else "right", no_wrap=True)
         for row in point["rows"]:
-            table.add_row(*(_text(row[name]) for name in ("part", "measured", "score", "legacy_score")))
-        table.add_row(_text("mean", "bold"), "", *(_text(text, "bold") for text in point["scores"].values()))
-        told += [table, *(_text(sentence) for sentence in point["missing"])]
-    told += [_text(text) for text in (view["refused"], view["masked"]) if text]
+            table.add_row(*(safe_text(row[name]) for name in ("part", "measured", "score", "legacy_score")))
+        table.add_row(safe_text("mean", "bold"), "", *(safe_text(text, "bold") for text in point["scores"].values()))
+        told += [table, *(safe_text(sentence) for sentence in point["missing"])]
+    told += [safe_text(text) for text in (view["refused"], view["masked"]) if text]
     amiss = [check for check in view["masking"] if check["status"] != "ok"]
-    told += [_text(f"{check['status']}  {check['check']}: {check['finding']}; {check['advice']}") for check in amiss]
-    return [*told, _text(checks_text(view)), _text(view["meaning"])]
+    told += [safe_text(f"{check['status']}  {check['check']}: {check['finding']}; {check['advice']}") for check in amiss]
+    return [*told, safe_text(checks_text(view)), safe_text(view["meaning"])]
 
 
 def _grade(threat: Record) -> Text:
     """The letter, and below it the letters that the intervals allow."""
     letter, span = phrases.grade(threat), phrases.grade_span(threat)
-    told = _text(letter, _COLOURS.get(letter, ""))
+    told = safe_text(letter, _COLOURS.get(letter, ""))
     return told.append(f"\n{span}", "") if span else told
 
 
-def _text(value: object, style: str = "") -> Text:
+def safe_text(value: object, style: str = "") -> Text:
+    """Text from outside: without control characters, and never read as markup."""
     from rich.text import Text
 
     return Text(_CONTROL.sub(" ", str(value)), style=style)
@@ -101,7 +102,7 @@ def _text(value: object, style: str = "") -> Text:
 def _half(threat: Record, point: Record | None) -> Text:
     """The ε that all other figures of the row belong to, and whether half of the attempts succeed there."""
     if point is None:
-        return _text("not measured")
+        return safe_text("not measured")
     eps, levels = figures.eps_decimal(point["eps"]), figures.eps_text(point["eps"])
     return _lines("" if threat.get("half_eps") is not None else "none up to", eps, levels)
 
@@ -109,7 +110,7 @@ def _half(threat: Record, point: Record | None) -> Text:
 def _lines(*lines: str) -> Text:
     from rich.text import Text
 
-    return Text("\n").join(_text(line) for line in lines if line)
+    return Text("\n").join(safe_text(line) for line in lines if line)
 
 
 def _success(point: Record | None) -> Text:
@@ -121,7 +122,7 @@ def _headline(threat: Record, point: Record | None) -> Text:
     """The headline metric on clean pictures and at the row's ε."""
     metric = threat.get("metric")
     if point is None or metric in (None, "success"):
-        return _text("–")
+        return safe_text("–")
     clean = next((other for other in threat["curve"] if other["eps"] == 0), None)
     before = f"{figures.value_text(clean['figures'].get(metric))} →" if clean is not None else ""
     name = "" if metric == "rank" else str(metric)

@@ -7,7 +7,7 @@ from typing import Any
 
 from embattle.attacks.loop import Attack, check_count
 from embattle.attacks.recipes import ATTACKS, recipe
-from embattle.attacks.updates.adaptive import Adaptive
+from embattle.attacks.updates.adaptive import FIRST_STEP, Adaptive
 from embattle.attacks.updates.momentum import Momentum
 from embattle.attacks.updates.steepest import Steepest
 from embattle.budget import Budget, Linf
@@ -104,15 +104,16 @@ def mi_fgsm(*, budget: Budget, steps: int = 10, step_size: float | None = None, 
     differs="first step ε/2, not 2ε; starts at the clean picture unless start='random'; any objective",
 )
 @recipe
-def apgd(*, budget: Budget, steps: int = 30, **parts: Any) -> Attack:
+def apgd(*, budget: Budget, steps: int = 30, first: float = FIRST_STEP, **parts: Any) -> Attack:
     """Auto-PGD: no step size to choose; it halves where progress stalls. The audit's default.
 
     Args:
         budget: Linf or L2.
         steps: number of gradient steps.
+        first: size of the first step as a multiple of ε; the published one is 2.
         parts: further fields of `Attack`.
     """
-    return Attack(budget=budget, update=Adaptive(), steps=steps, **{"name": "apgd", **parts})
+    return Attack(budget=budget, update=Adaptive(first=first), steps=steps, **{"name": "apgd", **parts})
 
 
 def _positive(size: float) -> float:

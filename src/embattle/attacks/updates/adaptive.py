@@ -12,6 +12,9 @@ from embattle.attacks.tree import Tree, where
 from embattle.attacks.updates import UPDATES, Point, Space
 from embattle.errors import ConfigError
 
+# Of the first step, as a multiple of ε.
+FIRST_STEP = 0.5
+
 
 def checkpoints(steps: int) -> tuple[int, ...]:
     """After how many steps progress is looked at: 22 % of them, then at gaps that shrink by 3 % down to 6 %.
@@ -42,7 +45,7 @@ class Adaptive:
     neither the step size nor the best loss changed since the previous checkpoint.
 
     The published first step, 2ε, is one for a hundred steps; thirty hold too few halvings to come down from it. On training
-    pictures of Fashion-MNIST and MNIST a first step of ε/2 found losses no lower than 2ε did, whatever objective and ε.
+    pictures of Fashion-MNIST and MNIST a first step of ε/2 found mean losses no lower than 2ε did in any of 21 comparisons.
 
     Args:
         first: the first step as a multiple of ε; 2 in the paper.
@@ -50,7 +53,7 @@ class Adaptive:
         momentum: weight of the new step against the previous move.
     """
 
-    first: float = 0.5
+    first: float = FIRST_STEP
     rho: float = 0.75
     momentum: float = 0.75
 
