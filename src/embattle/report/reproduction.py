@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,19 +109,26 @@ def _state(result: Record) -> str:
 
 
 def _quality(result: Record) -> str:
-    several = len(result["recall"]) > 1
+    recalls = _recalls(result)
+    several = len(recalls) > 1
     models = ", ".join(
         f"{value_text(model['recall@1'])} ({model['name'] + ', ' if several else ''}seed {model['seed']})"
         for model in result["models"]
     )
-    known = {name: recall for name, recall in result["recall"].items() if recall is not None}
+    known = {name: recall for name, recall in recalls.items() if recall is not None}
     paper = ", ".join(f"{f'{name} ' if several else ''}{recall:g} %" for name, recall in known.items())
     return f"Recall@1 of the clean models: {models}{f'; paper {paper}' if paper else ''}." if models else ""
 
 
+def _recalls(result: Record) -> Mapping[str, float | None]:
+    """The paper's, by model; results of earlier versions have one model without a name."""
+    recall = result["recall"]
+    return recall if isinstance(recall, Mapping) else {"": recall}
+
+
 def _scores(result: Record) -> str:
     """The robustness scores of the models that have them."""
-    if not result["robustness"]:
+    if not result.get("robustness"):
         return ""
     header = ("model", "ε", "ERS [95 %]", "ERS-legacy [95 %]", "paper")
     lines = [header, ("---",) * len(header)]
