@@ -18,6 +18,7 @@ from embattle.errors import RunMismatch
 from embattle.protocols.cells import Cell, Role, attack_names, attack_of, chosen, measure_cell, shares
 from embattle.protocols.perturbation_cells import LEARNT_FROM
 from embattle.protocols.protocol import Column, Protocol, Scale
+from embattle.protocols.stand_in import on_data_at_hand
 from embattle.records import LocalStore, Published, Unit, build_reproduction, write_json_atomic
 from embattle.records.reproduction import PAPER_FILE
 from embattle.report import write_reproduction
@@ -82,6 +83,7 @@ class _Study:
         """Where the model of a seed lives; runs with the same training share it."""
         config = self.training(network, seed)
         part = "" if self.scale.training_pictures is None else f"-{len(self.pictures)}pictures"
+        part += "" if self.scale.size is None else f"-{self.scale.size}px"
         # Another device rounds otherwise, so it trains a model of its own beside the shared one.
         part += "" if self.device.type == "cpu" else f"-{config.device.replace(':', '')}"
         trained = f"{self.protocol.data}-{config.network}-{config.loss}-{config.similarity}-{config.epochs}epochs"
@@ -157,10 +159,12 @@ def reproduce(
         RunMismatch: `out` or a model belongs to another configuration.
         RunIncomplete: interrupted; the same call goes on.
     """
+    protocol, notes = on_data_at_hand(protocol, data_root)
     wanted = protocol.at(scale, attacked=attacked, seeds=seeds)
-    pictures, gallery = (data.load(protocol.data, split=split, root=data_root) for split in ("train", "test"))
+    pictures, gallery = (
+        data.load(protocol.data, split=split, root=data_root, size=wanted.size) for split in ("train", "test")
+    )
     pictures, gallery = pictures.some(wanted.training_pictures), gallery.some(wanted.gallery)
-    notes = []
     if wanted.attacked > len(gallery):
         notes.append(
             f"attacked = {wanted.attacked:,} is more than the {len(gallery):,} pictures searched: all of them are."
@@ -203,6 +207,7 @@ def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dic
         "data": protocol.data, "network": ", ".join(protocol.networks), "differs": list(protocol.differs), "scale": name,
         "judged": scale.judged, "attacked": scale.attacked, "epochs": scale.epochs, "seeds": list(scale.seeds),
         "training_pictures": scale.training_pictures, "gallery": scale.gallery, "notes": notes,
+        **({} if scale.size is None else {"size": scale.size}),
     }  # fmt: skip
     return {"described": described, "published": [asdict(each) for each in published]}
 
