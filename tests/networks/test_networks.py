@@ -7,7 +7,7 @@ from embattle import networks
 from embattle.errors import ConfigError
 from embattle.networks import NETWORKS
 
-SIDES = {"c2f1": 28, "lenet": 28, "resnet18": 32, "small": 32}
+SIDES = {"c2f1": 28, "c2f2": 28, "lenet": 28, "resnet18": 32, "small": 32}
 
 
 def built(name, **arguments):
@@ -22,6 +22,16 @@ def parameters(module):
 
 def test_c2f1_has_the_papers_number_of_parameters():
     assert parameters(built("c2f1")) == 3_264_384
+
+
+def test_c2f2_is_c2f1_a_relu_and_a_linear_layer():
+    module = built("c2f2")
+    assert parameters(module) == 3_264_384 + 1025 * 512
+    x = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(3))
+    hidden = module.body(x)
+    assert hidden.shape == (4, 1024)
+    assert (hidden < 0).any()
+    torch.testing.assert_close(module(x), hidden.clamp(min=0) @ module.embedding.weight.T + module.embedding.bias)
 
 
 def test_lenet_and_resnet18_have_the_published_numbers_of_parameters():
@@ -73,7 +83,8 @@ def test_lenet_ends_in_a_relu_and_c2f1_does_not():
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
-        ("c2f2", {}, "did you mean c2f1"),
+        ("c2f3", {}, "did you mean c2f"),
+        ("c2f2", {"hidden": 0}, "c2f2: hidden must be a whole number of at least 1, not 0"),
         ("c2f1", {"chanels": 1}, "it takes: in_channels, size, dimension"),
         ("c2f1", {"size": 30}, "multiple of 4"),
         ("c2f1", {"in_channels": 2}, "must be 1 or 3, not 2"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from embattle.protocols import Column, Protocol, Scale, reproduce
+from embattle.protocols import Column, Model, Protocol, Scale, reproduce
 
 EPS = 0.1
 COLUMNS = (
@@ -21,8 +21,8 @@ COLUMNS = (
 @pytest.fixture(scope="session")
 def tiny() -> Protocol:
     return Protocol(
-        name="tiny", title="Two columns on the digits", paper="none", data="digits", network="small", columns=COLUMNS,
-        eps=(EPS,), recall=99.0, differs=("It is a test.",),
+        name="tiny", title="Two columns on the digits", paper="none", data="digits", columns=COLUMNS,
+        models={"small": Model(network="small", recall=99.0)}, eps=(EPS,), differs=("It is a test.",),
         published={("ca+.w1", 0.0): 50.0, ("ca+.w1", EPS): 100.0, ("sp-qa-.m2", EPS): 100.0},
         scales={
             "smoke": Scale(attacked=6, epochs=1, seeds=(0, 1), training_pictures=300, gallery=80, judged=False),

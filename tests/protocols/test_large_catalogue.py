@@ -16,7 +16,7 @@ from embattle.cli.app import run as main
 from embattle.cli.experiment import experiment
 from embattle.data.online_products import COLUMNS, LISTS
 from embattle.embedders import load_checkpoint
-from embattle.protocols import PROTOCOLS, Protocol, Scale, protocol, reproduce
+from embattle.protocols import PROTOCOLS, Model, Protocol, Scale, protocol, reproduce
 from embattle.training import TrainConfig
 
 NAMES = ("ranking-table-4", "ranking-table-4-defended")
@@ -48,9 +48,9 @@ def either(tiny_as: Callable[..., Protocol]) -> Protocol:
     scales = {"cpu": Scale(attacked=2, epochs=1, seeds=(0,), training_pictures=60, gallery=40, size=SIDE, judged=False)}
     stand_in = tiny_as(scales=scales, adaptive=False)
     columns = tuple(replace(column, width=1) for column in stand_in.columns)
-    training = {"similarity": "euclidean", "batch_size": 30}
+    models = {"small": Model(network="small", training={"similarity": "euclidean", "batch_size": 30})}
     return replace(
-        stand_in, original=replace(stand_in, data="sop", columns=columns, training=training, title="On its own data")
+        stand_in, original=replace(stand_in, data="sop", columns=columns, models=models, title="On its own data")
     )
 
 
@@ -76,7 +76,7 @@ def test_the_papers_data_is_used_where_it_lies_in_the_data_root(either: Protocol
     assert result["complete"]
     assert {cell["attainable"] for cell in result["cells"]} == {None}
     (model,) = (tmp_path / "models").glob("*.safetensors")
-    assert model.name == "sop-small-triplet-euclidean-1epochs-60pictures-32px-seed0.safetensors"
+    assert model.name == "sop-small-triplet-euclidean-1epochs-60pictures-32px-batchsize30-seed0.safetensors"
     embedder = load_checkpoint(model)
     assert embedder.similarity.name == "euclidean"
     # The clean ranks of CA+, counted by hand in the gallery of test products.
@@ -105,7 +105,8 @@ def test_the_command_says_which_data_it_runs_on(
     assert main(["reproduce", "tiny", "--data-root", str(sop_root), "--out", str(tmp_path / "run")]) == 0
     assert "The paper's own data, sop, lies in the data root and is used." in capfd.readouterr().err
     told = experiment(PROTOCOLS["tiny"])
-    assert "\nInstead, where sop lies in the data root, similarity euclidean, batch size 30\n" in told
+    instead = told.partition("\nInstead, where sop lies in the data root\n")[2]
+    assert instead.lstrip().startswith("small: similarity euclidean; batch size 30\n")
     assert told.count("1 epoch on 60 pictures at 32 x 32 pixels") == 2
 
 
@@ -115,15 +116,17 @@ def test_table_4_is_a_euclidean_resnet_on_clothing_or_on_sop(name: str) -> None:
     original = found.original
     assert original is not None
     assert original.original is None
-    assert (found.data, original.data, found.network, original.network) == ("clothing", "sop", "resnet18", "resnet18")
+    assert (found.data, original.data) == ("clothing", "sop")
     assert found.published == original.published
     assert set(original.scales) == set(found.scales)
     for each in (found, original):
         assert len(each.columns) == 16
-        settings = {key: value for key, value in each.training.items() if key in TrainConfig.model_fields}
+        (model,) = each.models.values()
+        assert (model.network, model.recall) == ("resnet18", 40.2 if name.endswith("defended") else 63.1)
+        settings = {key: value for key, value in model.training.items() if key in TrainConfig.model_fields}
         config = TrainConfig.parse(settings)
         assert (config.similarity, config.margin, config.batch_size) == ("euclidean", 1.0, 128)
-        assert ("defense" in each.training) == name.endswith("defended")
+        assert ("defense" in model.training) == name.endswith("defended")
     # A figure on other data, or of little training, gets no verdict.
     assert [scale for scale in found.scales.values() if scale.judged] == []
     assert [label for label, scale in original.scales.items() if scale.judged] == ["paper"]
@@ -135,6 +138,6 @@ def test_table_4_is_a_euclidean_resnet_on_clothing_or_on_sop(name: str) -> None:
 def test_the_defense_takes_the_papers_steps() -> None:
     from embattle.attacks import ranking_steps
 
-    training = protocol("ranking-table-4-defended").training
+    training = protocol("ranking-table-4-defended").models["resnet18"].training
     size, steps = ranking_steps(training["eps"])
     assert (training["step_size"], training["steps"]) == (pytest.approx(size), steps)

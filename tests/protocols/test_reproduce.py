@@ -25,6 +25,7 @@ from embattle.embedders import load_checkpoint
 from embattle.errors import ConfigError, RunMismatch
 from embattle.protocols import PROTOCOLS, Protocol, execution, reproduce
 from embattle.protocols.cells import Cell, attack_of, measure_cell
+from embattle.protocols.study import Study
 from embattle.records import LocalStore
 from embattle.report import reproduction_table
 from embattle.scenarios import Subject
@@ -266,7 +267,7 @@ def test_a_device_is_part_of_a_run_and_its_models_are_its_own(
         "folder": None,
     }
     names = {
-        place: execution._Study(**parts, gallery=parts["pictures"], device=torch.device(place)).checkpoint("small", 0)
+        place: Study(**parts, gallery=parts["pictures"], device=torch.device(place)).checkpoint("small", 0)
         for place in ("cpu", "cuda:0")
     }  # fmt: skip
     assert names["cuda:0"].name.replace("-cuda0-", "-") == names["cpu"].name != names["cuda:0"].name

@@ -12,7 +12,7 @@ import torch
 import embattle as eb
 from embattle import data
 from embattle.embedders import load_checkpoint
-from embattle.protocols import Column, Protocol, Scale, reproduce
+from embattle.protocols import Column, Model, Protocol, Scale, reproduce
 from embattle.protocols.cells import attack_of
 from embattle.records import LocalStore
 from embattle.scenarios import Subject, named
@@ -33,8 +33,9 @@ Finished = tuple[Path, dict[str, Any], dict[str, Subject]]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Run folder, result, and the trained systems by network."""
     protocol = Protocol(
-        name="crossed", title="Weaker attackers on the digits", paper="none", data="digits", network="small",
-        columns=COLUMNS, eps=(EPS,), recall=None, differs=(), adaptive=False,
+        name="crossed", title="Weaker attackers on the digits", paper="none", data="digits",
+        models={name: Model(network=name) for name in ("small", "c2f1")}, columns=COLUMNS, eps=(EPS,), differs=(),
+        adaptive=False,
         published={("ca+.w1 small→c2f1", EPS): 50.0, ("i-ca+ seen", EPS): 50.0, ("i-ca+ unseen", 0.0): 50.0},
         scales={"cpu": Scale(attacked=ATTACKED, epochs=1, seeds=(3,), training_pictures=200, gallery=GALLERY, targets=2)},
     )  # fmt: skip
@@ -71,7 +72,7 @@ def rank_in(subject: Subject, query: torch.Tensor, item: torch.Tensor) -> float:
 def test_a_model_for_every_network_is_trained_and_told(finished: Finished) -> None:
     run, result, subjects = finished
     assert set(subjects) == {"small", "c2f1"}
-    assert [model["network"] for model in result["models"]] == ["small", "c2f1"]
+    assert [model["name"] for model in result["models"]] == ["small", "c2f1"]
     text = (run / "result.md").read_text(encoding="utf-8")
     assert "(c2f1, seed 3)" in text
     assert "paper" not in text.partition("Recall@1")[2].partition("\n")[0]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from embattle.report.figures import eps_decimal
 
 if TYPE_CHECKING:
     from embattle.protocols import Protocol, Scale
+    from embattle.protocols.protocol import Model
     from embattle.registry import Entry
 
 _WIDEST, _INDENT = 80, 10
@@ -20,8 +22,8 @@ def experiment(entry: Entry) -> str:
     protocol: Protocol = entry.build()
     lines = [
         protocol.title, entry.summary, "",
-        *_fact("trained", f"{', '.join(protocol.networks)} on the training pictures of {protocol.data}"
-               f"{_training(protocol)}, a model for each seed{_recall(protocol)}"),
+        *_fact("trained", f"for each seed, on the training pictures of {protocol.data}"),
+        *_models(protocol),
         *_fact("attacked", f"test pictures of {protocol.data}, which are also the gallery, drawn for each seed"),
         *_fact("attack", _attacks(protocol)),
         *_fact("columns", _columns(protocol)),
@@ -43,19 +45,30 @@ def _original(protocol: Protocol) -> Iterator[str]:
     """What runs instead where the paper's own data is at hand."""
     if (original := protocol.original) is None:
         return
-    yield ""
-    yield from _wrapped(f"Instead, where {original.data} lies in the data root{_training(original)}", "")
-    yield from _scales(original)
+    yield from ("", f"Instead, where {original.data} lies in the data root", *_models(original), *_scales(original))
     yield from _listed([sentence for sentence in original.differs if sentence not in protocol.differs])
 
 
-def _recall(protocol: Protocol) -> str:
-    return "" if protocol.recall is None else f"; the paper's Recall@1 is {protocol.recall:g} %"
+def _models(protocol: Protocol) -> Iterator[str]:
+    """Every model with what departs from the default training."""
+    for name, model in protocol.models.items():
+        told = _model(name, model, several=len(protocol.models) > 1)
+        yield from _wrapped(" " * _INDENT + told, " " * (_INDENT + 2))
 
 
-def _training(protocol: Protocol) -> str:
-    """What departs from the default training."""
-    return "".join(f", {name.replace('_', ' ')} {value}" for name, value in protocol.training.items())
+def _model(name: str, model: Model, *, several: bool) -> str:
+    told = [f"from {model.start}"] if model.start else []
+    told += [f"{key.replace('_', ' ')} {_plain(value)}" for key, value in model.training.items()]
+    told += ["another seed"] if model.shift else []
+    told += [] if model.recall is None else [f"the paper's Recall@1 is {model.recall:g} %"]
+    called = name if not several or name == model.network else f"{name} ({model.network})"
+    return f"{called}{': ' if told else ''}{'; '.join(told)}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _attacks(protocol: Protocol) -> str:
@@ -64,11 +77,15 @@ def _attacks(protocol: Protocol) -> str:
 
 
 def _columns(protocol: Protocol) -> str:
-    measured: dict[str, list[str]] = {}
+    measured: dict[str, dict[str, None]] = {}
+    pairs: dict[str, None] = {}
     for column in protocol.columns:
         what = "mean rank in %" if column.metric == "rank" else f"mean {column.metric.replace('_', ' ')}"
-        measured.setdefault(what, []).append(column.attack)
-    return "; ".join(f"{what} of {', '.join(names)}" for what, names in measured.items())
+        alone = replace(column, crafted_on="", judged_on="")
+        measured.setdefault(what, {})[alone.attack] = None
+        pairs[column.attack.removeprefix(alone.attack).strip()] = None
+    told = "; ".join(f"{what} of {', '.join(names)}" for what, names in measured.items())
+    return told if set(pairs) == {""} else f"{told}; on each of: {', '.join(pair or protocol.first for pair in pairs)}"
 
 
 def _scales(protocol: Protocol) -> Iterator[str]:

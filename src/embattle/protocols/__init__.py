@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from embattle.protocols.execution import reproduce
-from embattle.protocols.protocol import PROTOCOLS, Column, Protocol, Scale, protocol
+from embattle.protocols.protocol import PROTOCOLS, Column, Model, Protocol, Scale, SignSteps, protocol
 
-__all__ = ["PROTOCOLS", "Column", "Protocol", "Scale", "protocol", "reproduce"]
+__all__ = ["PROTOCOLS", "Column", "Model", "Protocol", "Scale", "SignSteps", "protocol", "reproduce"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from embattle.protocols.protocol import PROTOCOLS, Column, Protocol, Scale
+from embattle.protocols.protocol import PROTOCOLS, Column, Model, Protocol, Scale
 
 PAPER = "Zhou et al. 2020, Adversarial Ranking Attack and Defense"
 _WIDTHS = (1, 2, 5, 10)
@@ -69,6 +69,7 @@ _TABLE_7 = """
 100   14.1 0.6  20.8 0.7   31.2 0.7   38.1 0.7   8.6 1.6    6.6 1.6    5.3 1.5    4.8 1.5
 10000 37.9 0.1  42.6 0.1   46.3 0.1   47.8 0.1   1.9 0.1    1.4 0.1    1.2 0.1    1.1 0.1
 """
+VANILLA = {"c2f1": Model(network="c2f1", recall=99.1)}
 DIFFERS = (
     "The best iterate by the attacker's loss is kept; the authors' code keeps the last.",
     "The hinge is averaged over queries and gallery as in the authors' code, not summed as in the equations.",
@@ -88,15 +89,15 @@ SCALES = {
 
 
 # Every triplet is replaced by its max-shift example, with the step rule at ε = .3, from the first epoch on.
-_DEFENDED = {"defense": "est", "eps": 0.3, "steps": 30, "step_size": 0.01, "batch_size": 1000}
-_QUICK = {"precision": "bfloat16"}
+DEFENDED = {"defense": "est", "eps": 0.3, "steps": 30, "step_size": 0.01, "batch_size": 1000}
+QUICK = {"precision": "bfloat16"}
 _DEFENDED_SCALES = {
-    "smoke": replace(SCALES["smoke"], training={**_QUICK, "steps": 2, "step_size": 0.15}, takes="two minutes"),
+    "smoke": replace(SCALES["smoke"], hardening={**QUICK, "steps": 2, "step_size": 0.15}, takes="two minutes"),
     "cpu": Scale(
         attacked=100,
         epochs=5,
         seeds=(0,),
-        training=_QUICK,
+        hardening=QUICK,
         takes="about an hour and a half on two cores, most of it training",
     ),
     "paper": replace(SCALES["paper"], takes="an accelerator's day, or two weeks on two cores"),
@@ -135,14 +136,16 @@ def figures(table: str, columns: tuple[Column, ...]) -> Mapping[tuple[str, float
 
 def _attack_table(name: str, title: str, where: str, data: str, table: str, recall: float) -> Protocol:
     return Protocol(
-        name=name, title=title, paper=f"{PAPER}, {where}", data=data, network="c2f1", columns=COLUMNS,
-        eps=(0.01, 0.03, 0.1, 0.3), published=figures(table, COLUMNS), recall=recall, scales=SCALES, differs=DIFFERS,
+        name=name, title=title, paper=f"{PAPER}, {where}", data=data, columns=COLUMNS,
+        models={"c2f1": Model(network="c2f1", recall=recall)},
+        eps=(0.01, 0.03, 0.1, 0.3), published=figures(table, COLUMNS), scales=SCALES, differs=DIFFERS,
     )  # fmt: skip
 
 
 def _defended(plain: Protocol) -> Protocol:
     """The same experiment on a model of defensive training."""
-    return replace(plain, training=_DEFENDED, scales=_DEFENDED_SCALES, differs=(*plain.differs, *_DEFENDED_DIFFERS))
+    models = {name: replace(model, training=DEFENDED) for name, model in plain.models.items()}
+    return replace(plain, models=models, scales=_DEFENDED_SCALES, differs=(*plain.differs, *_DEFENDED_DIFFERS))
 
 
 @PROTOCOLS.register("ranking-table-1", paper=f"{PAPER}, Table 1", access="gradient", differs=IN_SHORT)
@@ -166,8 +169,8 @@ def figure_2_vanilla() -> Protocol:
     """Four ranking attacks and the embedding shift over ε, MNIST."""
     return Protocol(
         name="ranking-figure-2-vanilla", title="Ranking attacks and embedding shift over ε, vanilla model, MNIST",
-        paper=f"{PAPER}, Figure 2, vanilla curves", data="mnist", network="c2f1", columns=_CURVES,
-        eps=(0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), published=figures(_FIGURE_2, _CURVES), recall=99.1,
+        paper=f"{PAPER}, Figure 2, vanilla curves", data="mnist", models=VANILLA, columns=_CURVES,
+        eps=(0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), published=figures(_FIGURE_2, _CURVES),
         scales=SCALES, adaptive=False,
         differs=(*DIFFERS, "ε at nine points of the figure's 31, for which its authors' own numbers are at hand."),
     )  # fmt: skip
@@ -194,7 +197,7 @@ def figure_2_defended() -> Protocol:
     """Four ranking attacks and the embedding shift over ε, defended MNIST model."""
     return _defended(
         replace(
-            figure_2_vanilla(), name="ranking-figure-2-defended", recall=98.3,
+            figure_2_vanilla(), name="ranking-figure-2-defended", models={"c2f1": Model(network="c2f1", recall=98.3)},
             title="Ranking attacks and embedding shift over ε, defended model, MNIST",
             paper=f"{PAPER}, Figure 2, defended curves", published=figures(_FIGURE_2_DEFENDED, _CURVES),
         )
@@ -217,6 +220,6 @@ def table_7() -> Protocol:
             published |= {(rank.name, 0.3): chosen, (beside.name, 0.3): kept}
     return Protocol(
         name="ranking-table-7", title="Balance ξ of semantics-preserving query attacks, vanilla model, MNIST",
-        paper=f"{PAPER}, Table 7", data="mnist", network="c2f1", columns=tuple(columns), eps=(0.3,), published=published,
-        recall=99.1, scales=SCALES, adaptive=False, differs=DIFFERS,
+        paper=f"{PAPER}, Table 7", data="mnist", models=VANILLA, columns=tuple(columns), eps=(0.3,), published=published,
+        scales=SCALES, adaptive=False, differs=DIFFERS,
     )  # fmt: skip

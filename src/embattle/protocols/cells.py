@@ -19,7 +19,7 @@ from embattle.attacks.objectives import CandidateRank, QueryRank
 from embattle.budget import Linf
 from embattle.protocols.free_point import SEARCH, free_points
 from embattle.protocols.perturbation_cells import perturb, rows_of
-from embattle.protocols.protocol import Column
+from embattle.protocols.protocol import Column, SignSteps
 from embattle.runs import Output
 from embattle.scenarios import Scenario, Subject, crafted_for, is_universal, named
 from embattle.scenarios.universal import UniversalScenario
@@ -40,6 +40,7 @@ class Cell:
             embedding of unit length, whatever picture might have it.
         seed: of model, choice of pictures and targets.
         samples: ids of the attacked pictures; of a universal scenario the numbers of its targets.
+        steps: of the paper's attack; None: the ranking paper's rule.
     """
 
     column: Column
@@ -47,19 +48,27 @@ class Cell:
     role: Role
     seed: int
     samples: tuple[str, ...]
+    steps: SignSteps | None = None
 
 
-def attack_of(role: Role, eps: float, *, shared: bool = False) -> Attack:
+def attack_of(role: Role, eps: float, *, shared: bool = False, steps: SignSteps | None = None) -> Attack:
     """The paper's step rule, or the adaptive attack with as many steps; `shared`: of universal perturbations."""
     budget = Linf(eps)
-    paper = universal(budget=budget) if shared else pgd(budget=budget, rule="ranking")
+    if shared:
+        paper = universal(budget=budget)
+    elif steps is None:
+        paper = pgd(budget=budget, rule="ranking")
+    else:
+        paper = pgd(budget=budget, steps=steps.steps, step_size=steps.step_size)
     return paper if role == "paper" else apgd(budget=budget, steps=paper.steps, shared=shared, averaged=not shared)
 
 
-def attack_names(eps: Sequence[float], columns: Sequence[Column]) -> dict[str, str]:
+def attack_names(eps: Sequence[float], columns: Sequence[Column], steps: SignSteps | None = None) -> dict[str, str]:
     """What the attacks of a run are, in full: part of its identity."""
     roles: tuple[Role, ...] = ("paper", "adaptive")
-    attacks = {f"{role} {each:g}": f"{attack_of(role, each)!r}, tile {_TILE}" for role in roles for each in eps}
+    attacks = {
+        f"{role} {each:g}": f"{attack_of(role, each, steps=steps)!r}, tile {_TILE}" for role in roles for each in eps
+    }
     if any(shares(column) for column in columns):
         attacks |= {
             f"universal {role} {each:g}": repr(attack_of(role, each, shared=True)) for role in roles for each in eps
@@ -106,12 +115,16 @@ def without_criterion(objective: Objective) -> Objective:
     return replace(objective, k=None) if isinstance(objective, CandidateRank | QueryRank) else objective
 
 
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
 def chosen(ids: Sequence[str], order: Sequence[int], count: int) -> tuple[str, ...]:
     """The first `count` of a drawn order, in gallery order."""
     return tuple(ids[i] for i in sorted(order[:count]))
 
 
-Metrics = Mapping[str, float] | None
+Metrics = Mapping[str, float | None] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,13 +162,13 @@ class _Work:
         finite = torch.isfinite(z).all(1)
         usable = torch.where(finite.unsqueeze(1), z, self.subject.z[self.places])
         metrics = self.scenario.measure(self.subject, self.places, self.aims, usable).metrics
-        each = [{name: float(values[i]) for name, values in metrics.items()} for i in range(len(z))]
+        each = [{name: _defined(float(values[i])) for name, values in metrics.items()} for i in range(len(z))]
         return [found if known else None for found, known in zip(each, finite.tolist(), strict=True)]
 
     def attacked(self) -> Output:
         """The attack, measured on the float pictures it returns and on their saved form."""
         tile, judge = min(_TILE, len(self.places)), self.subject.embedder
-        attack, x = attack_of(self.cell.role, self.cell.eps), self.subject.images.pixels(self.places)
+        attack, x = attack_of(self.cell.role, self.cell.eps, steps=self.cell.steps), self.subject.images.pixels(self.places)
         result = attack(self.source.embedder, x, self.objective, seed=self.cell.seed, ids=self.cell.samples, tile=tile)
         found, eight_bit = (
             self.measured(judge.embed(pictures, tile=tile)) for pictures in (result.x_adv, result.eight_bit_images)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from embattle.protocols.adversarial_ranking import COLUMNS, DIFFERS, IN_SHORT, PAPER, figures
-from embattle.protocols.protocol import PROTOCOLS, Protocol, Scale
+from embattle.protocols.protocol import PROTOCOLS, Model, Protocol, Scale
 
 # Columns as in the other tables: CA+ w = 1, 2, 5, 10; CA- w; QA+ m; QA- m. Mean normalised ranks in %.
 _TABLE_4 = """
@@ -48,7 +48,7 @@ _SCALES = {
 _SOP_SCALES = {
     "smoke": replace(_SMOKE, takes="half an hour, nearly all of it decoding 120,053 pictures"),
     "cpu": Scale(
-        attacked=100, epochs=8, seeds=(0,), size=64, training={"lr": 1e-3}, judged=False,
+        attacked=100, epochs=8, seeds=(0,), size=64, judged=False,
         takes="some hours on two cores; 2 GB of memory",
     ),
     "paper": Scale(
@@ -56,16 +56,16 @@ _SOP_SCALES = {
     ),
 }  # fmt: skip
 _DEFENDED_SCALES = {
-    "smoke": replace(_SMOKE, training={**_QUICK, "steps": 2, "step_size": 0.03}),
+    "smoke": replace(_SMOKE, hardening={**_QUICK, "steps": 2, "step_size": 0.03}),
     "cpu": replace(
-        _SCALES["cpu"], epochs=20, seeds=(0,), training=_QUICK,
+        _SCALES["cpu"], epochs=20, seeds=(0,), hardening=_QUICK,
         takes="about three quarters of an hour on two cores (forecast from single steps)",
     ),
     "paper": _SCALES["paper"],
 }  # fmt: skip
 _SOP_DEFENDED_SCALES = {
-    "smoke": replace(_SOP_SCALES["smoke"], training={**_QUICK, "steps": 2, "step_size": 0.03}),
-    "cpu": replace(_SOP_SCALES["cpu"], training={**_QUICK, "lr": 1e-3}, takes="a day on two cores; 2 GB of memory"),
+    "smoke": replace(_SOP_SCALES["smoke"], hardening={**_QUICK, "steps": 2, "step_size": 0.03}),
+    "cpu": replace(_SOP_SCALES["cpu"], hardening=_QUICK, takes="a day on two cores; 2 GB of memory"),
     "paper": _SOP_SCALES["paper"],
 }
 _VANILLA = tuple(sentence for sentence in DIFFERS if not sentence.startswith("Max shift"))
@@ -86,7 +86,7 @@ _STAND_IN = (
 )
 _ON_OWN_DATA = (
     "In training, pictures of a product stay together by four in a batch, or few anchors would find another positive.",
-    "At scale cpu pictures have 64 x 64 pixels and training takes 8 epochs at a rate of 1e-3: no cell is judged there.",
+    "At scale cpu pictures have 64 x 64 pixels and training takes 8 epochs, so no cell is judged there.",
 )
 _DEFENDED = (
     "The attack inside starts from a seeded nudge, once for each picture of a batch, against the model in eval mode; the "
@@ -100,13 +100,15 @@ def _table_4(name: str, title: str, where: str, table: str, recall: float) -> Pr
     """The experiment on the data that stands in, with the one on SOP beside it."""
     stand_in = Protocol(
         name=name, title=f"{title}, clothing in place of SOP", paper=f"{PAPER}, {where}", data="clothing",
-        network="resnet18", columns=_COLUMNS, eps=(0.01, 0.03, 0.1, 0.3), published=figures(table, _COLUMNS),
-        recall=recall, scales=_SCALES, training=_ON_CLOTHING, differs=(*_STAND_IN, *_VANILLA, *_COMMON),
+        models={"resnet18": Model(network="resnet18", training=_ON_CLOTHING, recall=recall)}, columns=_COLUMNS,
+        eps=(0.01, 0.03, 0.1, 0.3), published=figures(table, _COLUMNS), scales=_SCALES,
+        differs=(*_STAND_IN, *_VANILLA, *_COMMON),
     )  # fmt: skip
     return replace(
         stand_in,
         original=replace(
-            stand_in, title=f"{title}, Stanford Online Products", data="sop", scales=_SOP_SCALES, training=_ON_SOP,
+            stand_in, title=f"{title}, Stanford Online Products", data="sop", scales=_SOP_SCALES,
+            models={"resnet18": Model(network="resnet18", training=_ON_SOP, recall=recall)},
             differs=(*_VANILLA, *_COMMON, *_ON_OWN_DATA),
         ),
     )  # fmt: skip
@@ -131,6 +133,5 @@ def table_4_defended() -> Protocol:
 
 def _defended(plain: Protocol, scales: Mapping[str, Scale]) -> Protocol:
     shifted = tuple(sentence for sentence in DIFFERS if sentence.startswith("Max shift"))
-    return replace(
-        plain, training={**plain.training, **_DEFENSE}, scales=scales, differs=(*plain.differs, *shifted, *_DEFENDED)
-    )
+    models = {name: replace(model, training={**model.training, **_DEFENSE}) for name, model in plain.models.items()}
+    return replace(plain, models=models, scales=scales, differs=(*plain.differs, *shifted, *_DEFENDED))

@@ -24,7 +24,7 @@ class Scale:
         training_pictures: how many of the training pictures are used; None: all.
         gallery: how many of the test pictures are searched, >= 4; None: all.
         size: side in pixels to which all pictures are brought; None: they stay as they are.
-        training: further settings of the training at this scale, such as a lower precision of the attack inside.
+        hardening: further settings of defensive training at this scale, such as fewer epochs or steps of the attack inside.
         judged: whether figures at this scale can be compared with the paper's. A smoke test's cannot.
         takes: how long it takes, and on what, for people.
 
@@ -39,7 +39,7 @@ class Scale:
     training_pictures: int | None = None
     gallery: int | None = None
     size: int | None = None
-    training: Mapping[str, Any] = field(default_factory=dict)
+    hardening: Mapping[str, Any] = field(default_factory=dict)
     judged: bool = True
     takes: str = ""
 
@@ -50,6 +50,38 @@ class Scale:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError(f"seeds must be different whole numbers of at least 0, not {self.seeds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What a protocol trains for each seed.
+
+    Args:
+        network: a name of `NETWORKS`.
+        training: settings of `TrainConfig`, or with a "defense" of `HardenConfig`, where they are not the defaults.
+        start: another model of the protocol, whose weights the training goes on from; unset: fresh weights.
+        shift: added to the seed: the same training gives another model.
+        recall: the paper's Recall@1, in %; None where it prints none.
+    """
+
+    network: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+    start: str = ""
+    shift: int = 0
+    recall: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignSteps:
+    """A paper's attack: projected sign steps, alike at every ε.
+
+    Args:
+        steps: how many, >= 1.
+        step_size: α in pixel units of [0, 1].
+    """
+
+    steps: int
+    step_size: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +96,7 @@ class Column:
         tolerance: difference from the paper that says nothing, in the metric's unit.
         width: targets of a picture; above 1 the best that any embedding could reach is worked out beside.
         xi: ξ of a semantics-preserving attack; None: the paper's 1 (raise) and 100 (lower).
-        crafted_on, judged_on: networks, where a picture is crafted on one model and judged on another; unset: the
-            protocol's.
+        crafted_on, judged_on: models by their names in the protocol; unset: its first.
         label: what tables call the column; unset: the attack's name.
     """
 
@@ -87,7 +118,8 @@ class Column:
         >>> Column(scenario="sp-qa+.m1", xi=100, rises=False).attack
         'sp-qa+.m1 ξ 100'
         """
-        pair = f" {self.crafted_on}→{self.judged_on}" if self.crafted_on or self.judged_on else ""
+        one = self.crafted_on == self.judged_on
+        pair = "" if one and not self.judged_on else f" {'' if one else f'{self.crafted_on}→'}{self.judged_on}"
         return f"{self.scenario}{pair}" if self.xi is None else f"{self.scenario}{pair} ξ {self.xi:g}"
 
     @property
@@ -105,15 +137,15 @@ class Protocol:
         title: for people.
         paper: where it was published.
         data: a named data set with a train and a test split.
-        network: what is trained; columns may name others beside it.
+        models: what is trained, by name; columns that name none are of the first.
         columns: what is measured.
         eps: budgets in pixel units of [0, 1], without 0.
         published: the paper's figures by column name and ε (0 included where the paper has it), in the metric's unit.
-        recall: the paper's Recall@1, in %; None where it prints none.
         scales: by name: "smoke", "cpu", "paper".
-        training: settings of `TrainConfig`, or with a "defense" of `HardenConfig`, where they are not the defaults.
         differs: where ours departs from the paper, in sentences.
         adaptive: whether the audit's default attack runs beside the paper's, on the same pictures with equal forwards.
+        steps: of the paper's attack; None: the ranking paper's rule, which depends on ε.
+        scores: the paper's robustness scores by model, as published (legacy), for models whose columns have all its parts.
         original: the same experiment on the paper's own data, which runs instead where that lies in the data root; None:
             nothing stands in for anything.
     """
@@ -122,22 +154,27 @@ class Protocol:
     title: str
     paper: str
     data: str
-    network: str
+    models: Mapping[str, Model]
     columns: tuple[Column, ...]
     eps: tuple[float, ...]
     published: Mapping[tuple[str, float], float]
-    recall: float | None
     scales: Mapping[str, Scale]
     differs: tuple[str, ...]
-    training: Mapping[str, Any] = field(default_factory=dict)
     adaptive: bool = True
+    steps: SignSteps | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
     original: Protocol | None = None
 
+    def __post_init__(self) -> None:
+        named = {name for column in self.columns for name in (column.crafted_on, column.judged_on)} | set(self.scores)
+        named |= {model.start for model in self.models.values()}
+        if unknown := sorted(named - {"", *self.models}):
+            raise ConfigError(f"{self.name} names models that it does not train: {', '.join(unknown)}")
+
     @property
-    def networks(self) -> tuple[str, ...]:
-        """Every network that is trained, each once."""
-        named = [name or self.network for column in self.columns for name in (column.crafted_on, column.judged_on)]
-        return tuple(dict.fromkeys([self.network, *named]))
+    def first(self) -> str:
+        """The model of columns that name none."""
+        return next(iter(self.models))
 
     def at(self, scale: str, *, attacked: int | None = None, seeds: tuple[int, ...] | None = None) -> Scale:
         """The scale called `scale`, with another number of pictures or other seeds where given.

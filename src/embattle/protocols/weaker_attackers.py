@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from embattle.protocols.adversarial_ranking import DIFFERS, IN_SHORT, PAPER, SCALES
-from embattle.protocols.protocol import PROTOCOLS, Column, Protocol
+from embattle.protocols.adversarial_ranking import DIFFERS, IN_SHORT, PAPER, SCALES, VANILLA
+from embattle.protocols.protocol import PROTOCOLS, Column, Model, Protocol
 
 _EPS = 0.3
 _NETWORKS = ("lenet", "c2f1", "resnet18")
@@ -72,8 +72,8 @@ def table_5() -> Protocol:
     }
     return Protocol(
         name="ranking-table-5", title="Transfer between architectures, vanilla models, MNIST", paper=f"{PAPER}, Table 5",
-        data="mnist", network="c2f1", columns=tuple(column for column, *_ in crossings), eps=(_EPS,), published=published,
-        recall=None, adaptive=False,
+        data="mnist", models={name: Model(network=name) for name in _NETWORKS},
+        columns=tuple(column for column, *_ in crossings), eps=(_EPS,), published=published, adaptive=False,
         scales={
             "smoke": replace(SCALES["smoke"], takes="a few minutes"),
             "cpu": replace(SCALES["cpu"], takes="about two hours on two cores"),
@@ -94,7 +94,7 @@ def table_6() -> Protocol:
     """Four ranking attacks with one perturbation for seen and unseen pictures, MNIST."""
     return Protocol(
         name="ranking-table-6", title="Universal perturbations, vanilla model, MNIST", paper=f"{PAPER}, Table 6",
-        data="mnist", network="c2f1", columns=tuple(_perturbed()), eps=(_EPS,), recall=99.1,
+        data="mnist", models=VANILLA, columns=tuple(_perturbed()), eps=(_EPS,),
         published={(name, eps): pair[eps > 0] for name, pair in _TABLE_6.items() for eps in (0.0, _EPS)},
         scales={
             "smoke": SCALES["smoke"],

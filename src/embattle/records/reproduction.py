@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embattle.records.intervals import mean_figure
+from embattle.records.robustness import build_robustness
 from embattle.records.store import LocalStore
 from embattle.records.summary import read_record, read_run, without_flags
 
@@ -38,6 +39,8 @@ class Published:
         eps: ε; 0 is the clean system.
         value: the paper's.
         attack: the attack whose samples it is a metric of; unset: it is called as the column.
+        scenario: what the attacker wants.
+        model: which of the protocol's models is attacked.
     """
 
     column: str
@@ -49,6 +52,8 @@ class Published:
     eps: float
     value: float | None
     attack: str = ""
+    scenario: str = ""
+    model: str = ""
 
     @property
     def rows(self) -> str:
@@ -77,14 +82,12 @@ def build_reproduction(run: Path) -> dict[str, Any]:
         "units": {"done": measured.units, "planned": len(config["plan"])},
         "complete": measured.units == len(config["plan"]),
         "models": [
-            {
-                "seed": row["seed"], "fingerprint": row["model"], "recall@1": row["recall"],
-                **({"network": row["network"]} if "network" in row else {}),
-            }
+            {"name": row["name"], "seed": row["seed"], "fingerprint": row["model"], "recall@1": row["recall"]}
             for row in measured.models
         ],
         "verdicts": {name: verdicts.count(name) for name in ("same", "stronger", "weaker")},
-        "untelling": sum(cell["verdict"] == "same" and cell["telling"] is False for cell in cells), "cells": cells,
+        "untelling": sum(cell["verdict"] == "same" and cell["telling"] is False for cell in cells),
+        "robustness": _robustness(paper["described"]["scores"], cells), "cells": cells,
     }  # fmt: skip
 
 
@@ -143,7 +146,8 @@ def _cell(place: Published, measured: _Measured, *, judged: bool) -> dict[str, A
     # Of the clean system nobody can say that it is stronger or weaker for an attacker.
     decided = judged and place.eps > 0 and difference is not None
     return {
-        "column": place.column, "metric": place.metric, "unit": place.unit, "rises": place.rises, "width": place.width,
+        "column": place.column, "scenario": place.scenario, "model": place.model,
+        "metric": place.metric, "unit": place.unit, "rises": place.rises, "width": place.width,
         "eps": place.eps, "paper": place.value, "ours": ours, "by_seed": {str(s): v for s, v in by_seed.items()},
         "seed_deviation": deviation, "difference": difference, "tolerance": tolerance,
         "verdict": verdict(difference, tolerance, rises=place.rises) if decided and difference is not None else None,
@@ -153,6 +157,26 @@ def _cell(place: Published, measured: _Measured, *, judged: bool) -> dict[str, A
         "gain": _gain(rows, adaptive), "attainable": _figure(place, measured.rows(place, "free"), "metrics")[0],
         "cost": {name: measured.cost(place, name) for name in (role, *(["adaptive"] if adaptive else []))},
     }  # fmt: skip
+
+
+def _robustness(published: Mapping[str, float | None], cells: Sequence[Row]) -> list[dict[str, Any]]:
+    """The robustness scores of the models that a paper has them of, both at every ε, beside the paper's."""
+    found = []
+    for model, paper in published.items():
+        curves: dict[str, dict[float, dict[str, Any]]] = {}
+        for cell in cells:
+            if cell["model"] == model and cell["eps"] and cell["ours"] is not None:
+                figures = curves.setdefault(cell["scenario"], {}).setdefault(cell["eps"], {})
+                figures[cell["metric"]] = cell["ours"]
+        threats = [
+            {"threat": scenario, "curve": [{"eps": eps, "figures": figures} for eps, figures in curve.items()]}
+            for scenario, curve in curves.items()
+        ]
+        found += [
+            {"model": model, "eps": point["eps"], "paper": paper, **point["figures"]}
+            for point in build_robustness({}, threats)["curve"]
+        ]
+    return found
 
 
 def _half_width(figure: Row | None) -> float:
@@ -175,7 +199,8 @@ def _figure(
 ) -> tuple[dict[str, Any] | None, dict[int, float]]:
     """The mean over all pictures of all seeds with its interval, and each seed's own mean."""
     values = {
-        seed: [row[which][place.metric] for row in of_seed if row[which] is not None] for seed, of_seed in rows.items()
+        seed: [row[which][place.metric] for row in of_seed if _known(row[which], place.metric)]
+        for seed, of_seed in rows.items()
     }
     by_seed = {seed: statistics.fmean(each) for seed, each in sorted(values.items()) if each}
     if not by_seed:
@@ -184,6 +209,11 @@ def _figure(
     failed = sum(row[which] is None for row in _flat(rows))
     figure = mean_figure(pooled, unit=place.unit, higher_is_better=not place.rises, failed=failed)
     return figure.to_json(), by_seed
+
+
+def _known(metrics: Row | None, name: str) -> bool:
+    """Whether a sample has a metric; undefined ones, such as the recall of a class's only picture, are None."""
+    return metrics is not None and metrics[name] is not None
 
 
 def _gain(paper: Mapping[int, Sequence[Row]], adaptive: Mapping[int, Sequence[Row]]) -> dict[str, Any] | None:

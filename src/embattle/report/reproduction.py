@@ -52,7 +52,7 @@ def render_reproduction(result: Record) -> str:
     """Markdown: what was run, each cell beside the paper's, where it came from."""
     blocks = [
         f"# {result['title']}", f"{result['paper']}. {_scale(result)}", _notes(result),
-        _state(result), _quality(result),
+        _state(result), _quality(result), _scores(result),
         _markdown_table(result["cells"]), _LEGEND, "Differs from the paper:",
         "\n".join(f"- {sentence}" for sentence in result["differs"]), _provenance(result),
     ]  # fmt: skip
@@ -116,12 +116,27 @@ def _state(result: Record) -> str:
 
 
 def _quality(result: Record) -> str:
+    several = len(result["recall"]) > 1
     models = ", ".join(
-        f"{value_text(model['recall@1'])} ({f'{name}, ' if (name := model.get('network')) else ''}seed {model['seed']})"
+        f"{value_text(model['recall@1'])} ({model['name'] + ', ' if several else ''}seed {model['seed']})"
         for model in result["models"]
     )
-    paper = "" if result["recall"] is None else f"; paper {result['recall']:g} %"
-    return f"Recall@1 of the clean models: {models}{paper}." if models else ""
+    known = {name: recall for name, recall in result["recall"].items() if recall is not None}
+    paper = ", ".join(f"{f'{name} ' if several else ''}{recall:g} %" for name, recall in known.items())
+    return f"Recall@1 of the clean models: {models}{f'; paper {paper}' if paper else ''}." if models else ""
+
+
+def _scores(result: Record) -> str:
+    """The robustness scores of the models that have them."""
+    if not result["robustness"]:
+        return ""
+    header = ("model", "ε", "ERS [95 %]", "ERS-legacy [95 %]", "paper")
+    lines = [header, ("---",) * len(header)]
+    for row in result["robustness"]:
+        told = [f"{value_text(row[name])} {interval_text(row[name], digits=1)}".strip() for name in ("ers", "ers-legacy")]
+        lines.append((row["model"], eps_decimal(row["eps"]), *told, number(row["paper"], digits=1)))
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\nThe paper's score is to be compared with ERS-legacy: both have two of the ten attacks as published."
 
 
 def _markdown_table(cells: Sequence[Record]) -> str:
