@@ -1,4 +1,4 @@
-"""digits, MNIST and Fashion-MNIST, and how `load` finds them and brings them to size and channels."""
+"""digits, MNIST and Fashion-MNIST, and how `load` finds named sets and brings them to size and channels."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_where_data_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     [
         (
             {"spec": "minst"},
-            r"no data set and no folder called 'minst'\. Did you mean mnist\? Data sets: digits, fashion_mnist",
+            r"no data set and no folder called 'minst'\. Did you mean mnist\? Data sets: clothing, digits, fash",
         ),
         ({"spec": "no/such\0folder"}, "no data set and no folder called"),
         ({"spec": "x" * 5000}, "no data set and no folder called"),
@@ -138,6 +138,6 @@ def test_what_load_cannot_do_is_a_sentence(arguments: dict, sentence: str) -> No
 
 
 def test_the_catalogue_describes_itself() -> None:
-    assert [entry.name for entry in DATASETS] == ["digits", "fashion_mnist", "mnist"]
+    assert [entry.name for entry in DATASETS] == ["clothing", "digits", "fashion_mnist", "mnist", "sop"]
     assert all(entry.summary and entry.paper for entry in DATASETS)
     assert len(DATASETS["digits"].example()) == 500

@@ -1,5 +1,6 @@
 """In-batch triplets: counts, classes, uniformity, and draws that touch no global state."""
 
+import itertools
 import random
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from embattle.errors import DataError
 from embattle.training import in_batch_triplets
+from embattle.training.sampling import epoch_order
 
 
 def test_a_batch_of_the_paper_gives_a_hundred_triplets_a_class():
@@ -65,3 +67,31 @@ def test_draws_depend_on_their_generator_alone():
 def test_a_batch_of_one_class_is_a_sentence():
     with pytest.raises(DataError, match=r"batch of 5 pictures holds 1 class.*needs two"):
         in_batch_triplets(torch.zeros(5, dtype=torch.int64), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("labels", [None, torch.arange(400) % 10, torch.arange(400) % 50])
+def test_an_epoch_is_a_plain_shuffle_while_batches_hold_pairs(labels):
+    order = epoch_order(labels, 400, 100, np.random.default_rng(3))
+    assert order.tolist() == np.random.default_rng(3).permutation(400).tolist()
+
+
+def test_pictures_of_many_classes_stay_together_by_four():
+    # As in Stanford Online Products: 2 to 12 pictures of a class, hundreds of classes for a batch of 100.
+    sizes = np.random.default_rng(0).integers(2, 13, 300)
+    labels = torch.from_numpy(np.random.default_rng(1).permutation(np.repeat(np.arange(300), sizes)))
+    order = epoch_order(labels, len(labels), 100, np.random.default_rng(2))
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    runs = [len(list(run)) for _, run in itertools.groupby(labels[order].tolist())]
+    # Two groups of one class may come to lie side by side by chance.
+    assert sum(length <= 4 for length in runs) > 0.98 * len(runs)
+    assert sum(runs) / len(runs) > 2.5
+    alone = {"kept together": order, "shuffled": torch.from_numpy(np.random.default_rng(2).permutation(len(labels)))}
+    for name, each in alone.items():
+        batches = [labels[part].bincount(minlength=300) for part in each.tensor_split(len(labels) // 100)]
+        pairs = sum(int((counts >= 2).sum()) for counts in batches) / sum(int((counts >= 1).sum()) for counts in batches)
+        assert (pairs > 0.75) == (name == "kept together")
+    # Which pictures come first, and which of a class stay together, is drawn anew.
+    other = epoch_order(labels, len(labels), 100, np.random.default_rng(4))
+    assert (order != other).float().mean() > 0.95
+    members = [{frozenset(part.tolist()) for part in each.split(4)} for each in (order, other)]
+    assert len(members[0] & members[1]) < 0.2 * len(members[0])

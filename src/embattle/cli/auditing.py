@@ -97,7 +97,7 @@ def load_gallery(data: str, embedder: Embedder, *, data_root: Path | None, on_er
         DataError: no such data, or fewer than two pictures.
         ImageFileError: a damaged picture.
     """
-    split: Split = "test" if data in datasets.DATASETS else "all"
+    split: Split = "test" if datasets.has_split(data) else "all"
     return load_split(data, split, embedder, data_root=data_root, on_error=on_error)
 
 
@@ -108,8 +108,8 @@ def load_split(data: str, split: Split, embedder: Embedder, *, data_root: Path |
         DataError: no such data, or fewer than two pictures.
         ImageFileError: a damaged picture.
     """
-    # Named sets keep the size they have; the pictures of a folder have no common one.
-    side = None if data in datasets.DATASETS else embedders.picture_side(embedder)
+    # Most named sets keep the size they have; the pictures of a folder have no common one.
+    side = None if datasets.has_size(data) else embedders.picture_side(embedder)
     return datasets.load(data, split=split, root=data_root, channels=embedder.channels, size=side, on_error=on_error)
 
 

@@ -31,9 +31,22 @@ def experiment(entry: Entry) -> str:
         *_fact("figures", f"{len(protocol.published)} of the paper to compare with"),
         "", "Scales", *_scales(protocol),
         "", "Otherwise than in the paper",
-        *(line for sentence in protocol.differs for line in _wrapped(f"  - {sentence}", "    ")),
+        *_listed(protocol.differs), *_original(protocol),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _listed(sentences: Sequence[str]) -> Iterator[str]:
+    for sentence in sentences:
+        yield from _wrapped(f"  - {sentence}", "    ")
+
+
+def _original(protocol: Protocol) -> Iterator[str]:
+    """What runs instead where the paper's own data is at hand."""
+    if (original := protocol.original) is None:
+        return
+    yield from ("", f"Instead, where {original.data} lies in the data root", *_models(original), *_scales(original))
+    yield from _listed([sentence for sentence in original.differs if sentence not in protocol.differs])
 
 
 def _models(protocol: Protocol) -> Iterator[str]:
@@ -86,8 +99,9 @@ def _scale(scale: Scale) -> str:
     gallery = "" if scale.gallery is None else f" in a gallery of {scale.gallery:,}"
     seeds = f"{'seed' if len(scale.seeds) == 1 else 'seeds'} {', '.join(map(str, scale.seeds))}"
     judged = "" if scale.judged else "not judged"
+    side = "" if scale.size is None else f" at {scale.size} x {scale.size} pixels"
     targets = "" if scale.targets == 1 else f"{scale.targets:,} targets a seed"
-    told = (f"{epochs}{trained}", f"{scale.attacked:,} pictures a seed{gallery}", targets, seeds, scale.takes, judged)
+    told = (f"{epochs}{trained}{side}", f"{scale.attacked:,} pictures a seed{gallery}", targets, seeds, scale.takes, judged)
     return "; ".join(part for part in told if part)
 
 

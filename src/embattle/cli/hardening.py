@@ -15,7 +15,7 @@ from embattle.cli.flags import WhenDamaged
 from embattle.cli.progress import follow
 from embattle.cli.stopping import reporting
 from embattle.cli.verdict import conclude_comparison
-from embattle.data import DATASETS, ImageSet
+from embattle.data import ImageSet, has_split
 from embattle.defenses import HardenConfig
 from embattle.embedders import Embedder, read_meta
 from embattle.records import build_hardening
@@ -73,7 +73,7 @@ def _split(
 ) -> tuple[ImageSet, ImageSet]:
     """What is trained on, and what is audited; the same pictures only where there is no other choice."""
     training = load_split(data, "train", embedder, data_root=data_root, on_error=on_error)
-    if data in DATASETS:
+    if has_split(data):
         return training, gallery
     if not gallery.labelled:
         tell(

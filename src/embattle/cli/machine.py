@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from embattle.audit.checkup import Check
-from embattle.data import DATASETS, data_root
+from embattle.data import DATASETS, data_root, folder_of
 
 _REQUIRED = ("numpy", "pillow", "safetensors", "scikit-learn", "pydantic", "typer", "rich", "jinja2", "matplotlib")
 # Optional package: what it is for.
@@ -82,10 +82,10 @@ def _optional(package: str) -> Check:
 
 def _data_sets(root: Path | None) -> Check:
     folder = data_root(root)
-    found = [entry.name for entry in DATASETS if (folder / entry.name).is_dir() and any((folder / entry.name).iterdir())]
+    found = [entry.name for entry in DATASETS if folder_of(entry.name, folder) is not None]
     if found:
         return Check(name="data root", status="ok", finding=f"{folder}: {', '.join(found)}")
-    finding = f"{folder} holds no data set yet; those of embattle list datasets are fetched there on first use"
+    finding = f"{folder} holds no data set yet; mnist and fashion_mnist are fetched there on first use"
     return Check(name="data root", status="ok", finding=finding, advice="another folder: --data-root or $EMBATTLE_DATA")
 
 

@@ -16,7 +16,7 @@ from embattle.cli.flags import WhenDamaged
 from embattle.cli.progress import follow
 from embattle.cli.stopping import reporting
 from embattle.cli.verdict import conclude_transfer, write_unfinished_transfer
-from embattle.data import ImageSet
+from embattle.data import ImageSet, Split
 from embattle.embedders import Embedder
 from embattle.errors import ConfigError
 from embattle.runs import RunFolder
@@ -79,16 +79,18 @@ def load_common_gallery(
 ) -> ImageSet:
     """The pictures in one form for all models, with the channels of the first.
 
-    Those of a folder get the largest side that any model sees; beside a model that takes any size they stay as they are.
+    Those without a common size get the largest side that any model sees; beside a model that takes any size they stay as
+    they are.
 
     Raises:
         DataError: no such data, or too few pictures.
         ImageFileError: a damaged picture.
     """
     channels = models[0].channels
-    if data in datasets.DATASETS:
+    if datasets.has_size(data):
         return datasets.load(data, split="test", root=data_root, channels=channels, on_error=on_error)
     sides = [embedders.picture_side(model) for model in models]
     known = [side for side in sides if side is not None]
     side = max(known) if len(known) == len(sides) else None
-    return datasets.load(data, split="all", root=data_root, channels=channels, size=side, on_error=on_error)
+    split: Split = "test" if datasets.has_split(data) else "all"
+    return datasets.load(data, split=split, root=data_root, channels=channels, size=side, on_error=on_error)

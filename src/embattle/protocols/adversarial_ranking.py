@@ -113,19 +113,20 @@ def _rank_column(family: str, letter: str, width: int) -> Column:
     return Column(scenario=f"{family}.{letter}{width}", rises=family.endswith("-"), width=width)
 
 
-_COLUMNS = tuple(
+COLUMNS = tuple(
     _rank_column(family, letter, width)
     for family, letter in (("ca+", "w"), ("ca-", "w"), ("sp-qa+", "m"), ("sp-qa-", "m"))
     for width in _WIDTHS
 )
 # The shift of embeddings has its own scale, 0 to 2, of which 0.1 is what 3 points are of a rank.
 _CURVES = (
-    *(column for column in _COLUMNS if column.width == 1),
+    *(column for column in COLUMNS if column.width == 1),
     Column(scenario="shift", metric="distance", unit="distance", rises=True, tolerance=0.1),
 )
 
 
-def _figures(table: str, columns: tuple[Column, ...]) -> Mapping[tuple[str, float], float]:
+def figures(table: str, columns: tuple[Column, ...]) -> Mapping[tuple[str, float], float]:
+    """A printed table by column and ε: every line has an ε, then the columns in order."""
     found: dict[tuple[str, float], float] = {}
     for line in table.strip().splitlines():
         eps, *values = map(float, line.split())
@@ -135,9 +136,9 @@ def _figures(table: str, columns: tuple[Column, ...]) -> Mapping[tuple[str, floa
 
 def _attack_table(name: str, title: str, where: str, data: str, table: str, recall: float) -> Protocol:
     return Protocol(
-        name=name, title=title, paper=f"{PAPER}, {where}", data=data, columns=_COLUMNS,
+        name=name, title=title, paper=f"{PAPER}, {where}", data=data, columns=COLUMNS,
         models={"c2f1": Model(network="c2f1", recall=recall)},
-        eps=(0.01, 0.03, 0.1, 0.3), published=_figures(table, _COLUMNS), scales=SCALES, differs=DIFFERS,
+        eps=(0.01, 0.03, 0.1, 0.3), published=figures(table, COLUMNS), scales=SCALES, differs=DIFFERS,
     )  # fmt: skip
 
 
@@ -169,7 +170,7 @@ def figure_2_vanilla() -> Protocol:
     return Protocol(
         name="ranking-figure-2-vanilla", title="Ranking attacks and embedding shift over ε, vanilla model, MNIST",
         paper=f"{PAPER}, Figure 2, vanilla curves", data="mnist", models=VANILLA, columns=_CURVES,
-        eps=(0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), published=_figures(_FIGURE_2, _CURVES),
+        eps=(0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), published=figures(_FIGURE_2, _CURVES),
         scales=SCALES, adaptive=False,
         differs=(*DIFFERS, "ε at nine points of the figure's 31, for which its authors' own numbers are at hand."),
     )  # fmt: skip
@@ -198,7 +199,7 @@ def figure_2_defended() -> Protocol:
         replace(
             figure_2_vanilla(), name="ranking-figure-2-defended", models={"c2f1": Model(network="c2f1", recall=98.3)},
             title="Ranking attacks and embedding shift over ε, defended model, MNIST",
-            paper=f"{PAPER}, Figure 2, defended curves", published=_figures(_FIGURE_2_DEFENDED, _CURVES),
+            paper=f"{PAPER}, Figure 2, defended curves", published=figures(_FIGURE_2_DEFENDED, _CURVES),
         )
     )  # fmt: skip
 

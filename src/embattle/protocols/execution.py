@@ -14,6 +14,7 @@ from embattle.defenses import HardenConfig
 from embattle.protocols.cells import Cell, Role, attack_names, attack_of, measure_cell, shares
 from embattle.protocols.perturbation_cells import LEARNT_FROM
 from embattle.protocols.protocol import Column, Protocol, Scale, SignSteps
+from embattle.protocols.stand_in import on_data_at_hand
 from embattle.protocols.study import Study
 from embattle.records import LocalStore, Published, Unit, build_reproduction, write_json_atomic
 from embattle.records.reproduction import PAPER_FILE
@@ -56,10 +57,12 @@ def reproduce(
         RunMismatch: `out` or a model belongs to another configuration.
         RunIncomplete: interrupted; the same call goes on.
     """
+    protocol, notes = on_data_at_hand(protocol, data_root)
     wanted = protocol.at(scale, attacked=attacked, seeds=seeds)
-    pictures, gallery = (data.load(protocol.data, split=split, root=data_root) for split in ("train", "test"))
+    pictures, gallery = (
+        data.load(protocol.data, split=split, root=data_root, size=wanted.size) for split in ("train", "test")
+    )
     pictures, gallery = pictures.some(wanted.training_pictures), gallery.some(wanted.gallery)
-    notes = []
     if wanted.attacked > len(gallery):
         notes.append(
             f"attacked = {wanted.attacked:,} is more than the {len(gallery):,} pictures searched: all of them are."
@@ -105,6 +108,7 @@ def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dic
         "differs": list(protocol.differs), "scale": name,
         "judged": scale.judged, "attacked": scale.attacked, "epochs": scale.epochs, "seeds": list(scale.seeds),
         "training_pictures": scale.training_pictures, "gallery": scale.gallery, "notes": notes,
+        **({} if scale.size is None else {"size": scale.size}),
     }  # fmt: skip
     return {"described": described, "published": [asdict(each) for each in published]}
 

@@ -23,6 +23,7 @@ class Scale:
         targets: random targets of universal scenarios for each seed, one perturbation each.
         training_pictures: how many of the training pictures are used; None: all.
         gallery: how many of the test pictures are searched, >= 4; None: all.
+        size: side in pixels to which all pictures are brought; None: they stay as they are.
         hardening: further settings of defensive training at this scale, such as fewer epochs or steps of the attack inside.
         judged: whether figures at this scale can be compared with the paper's. A smoke test's cannot.
         takes: how long it takes, and on what, for people.
@@ -37,12 +38,13 @@ class Scale:
     targets: int = 1
     training_pictures: int | None = None
     gallery: int | None = None
+    size: int | None = None
     hardening: Mapping[str, Any] = field(default_factory=dict)
     judged: bool = True
     takes: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("attacked", "epochs", "targets", "training_pictures", "gallery"):
+        for name in ("attacked", "epochs", "targets", "training_pictures", "gallery", "size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
@@ -144,6 +146,8 @@ class Protocol:
         adaptive: whether the audit's default attack runs beside the paper's, on the same pictures with equal forwards.
         steps: of the paper's attack; None: the ranking paper's rule, which depends on ε.
         scores: the paper's robustness scores by model, as published (legacy), for models whose columns have all its parts.
+        original: the same experiment on the paper's own data, which runs instead where that lies in the data root; None:
+            nothing stands in for anything.
     """
 
     name: str
@@ -159,6 +163,7 @@ class Protocol:
     adaptive: bool = True
     steps: SignSteps | None = None
     scores: Mapping[str, float | None] = field(default_factory=dict)
+    original: Protocol | None = None
 
     def __post_init__(self) -> None:
         named = {name for column in self.columns for name in (column.crafted_on, column.judged_on)} | set(self.scores)

@@ -98,6 +98,8 @@ class Study:
         parts = [self.protocol.data, config.network, config.loss, config.similarity, f"{config.epochs}epochs"]
         if self.scale.training_pictures is not None:
             parts.append(f"{len(self.pictures)}pictures")
+        if self.scale.size is not None:
+            parts.append(f"{self.scale.size}px")
         # Another device rounds otherwise, so it trains a model of its own beside the shared one.
         if self.device.type != "cpu":
             parts.append(config.device.replace(":", ""))

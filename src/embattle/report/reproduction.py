@@ -87,8 +87,13 @@ def _scale(result: Record) -> str:
     searched = "" if result["gallery"] is None else f" in a gallery of {result['gallery']:,}"
     return (
         f"Scale {result['scale']}: a model for each seed ({', '.join(map(str, result['seeds']))}), trained for "
-        f"{result['epochs']} epoch(s){trained}; {result['attacked']:,} attacked pictures for each{searched}."
+        f"{result['epochs']} epoch(s){trained}; {result['attacked']:,} attacked pictures for each{searched}{_size(result)}."
     )
+
+
+def _size(result: Record) -> str:
+    side = result.get("size")
+    return "" if side is None else f"; all pictures at {side} x {side} pixels"
 
 
 def _notes(result: Record) -> str:
@@ -101,7 +106,9 @@ def _state(result: Record) -> str:
     if not result["complete"]:
         return f"**Unfinished: {units['done']} of {units['planned']} units.**"
     if not result["judged"]:
-        return "**A smoke test: too little training and too few pictures to be compared with the paper.**"
+        if result["scale"] == "smoke":
+            return "**A smoke test: too little training and too few pictures to be compared with the paper.**"
+        return "**Not judged: data or training are not the paper's. Its figures stand beside ours, without a verdict.**"
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items())
     untelling = result.get("untelling")
     vague = f" Of the same, {untelling} would be so without any attack: the paper's effect is below the tolerance."

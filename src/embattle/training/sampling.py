@@ -11,6 +11,11 @@ from torch import Tensor
 
 from embattle.errors import DataError
 
+# With fewer pictures of a class than this in a batch, most anchors would find no positive but themselves.
+_FEWEST_TOGETHER = 2
+# So many pictures of a class are then kept together.
+_TOGETHER = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Triplets:
@@ -22,6 +27,37 @@ class Triplets:
 
     def __len__(self) -> int:
         return len(self.anchors)
+
+
+def epoch_order(labels: Tensor | None, count: int, batch_size: int, rng: Generator) -> Tensor:
+    """The order in which an epoch goes through its pictures, each once: (count,) int64.
+
+    A plain shuffle, as in the ranking paper, unless the set has so many classes that a shuffled batch would hold fewer
+    than two pictures of one: then pictures of a class stay together by four, and these groups are shuffled.
+
+    Args:
+        labels: (count,) integer class labels; None: there are none, and the shuffle is plain.
+        count: of the pictures.
+        batch_size: pictures a step.
+        rng: where the order comes from.
+
+    >>> labels = torch.arange(1000) // 4
+    >>> order = epoch_order(labels, 1000, 100, np.random.default_rng(0))
+    >>> len(labels[order][:100].unique())
+    25
+    """
+    shuffled: np.ndarray = rng.permutation(count)
+    if labels is None:
+        return torch.from_numpy(shuffled)
+    values = labels.detach().cpu().numpy()
+    if batch_size >= _FEWEST_TOGETHER * len(np.unique(values)):
+        return torch.from_numpy(shuffled)
+    by_class = shuffled[np.argsort(values[shuffled], kind="stable")]
+    starts = np.flatnonzero(np.diff(values[by_class], prepend=values[by_class[0]] - 1))
+    within = np.arange(count) - np.repeat(starts, np.diff(starts, append=count))
+    groups = np.cumsum(within % _TOGETHER == 0) - 1
+    lots = rng.permutation(groups[-1] + 1)
+    return torch.from_numpy(by_class[np.argsort(lots[groups], kind="stable")])
 
 
 def in_batch_triplets(labels: Tensor, rng: Generator) -> Triplets:

@@ -25,6 +25,7 @@ from embattle.similarity import by_name
 from embattle.training.config import TrainConfig
 from embattle.training.losses import LOSSES
 from embattle.training.model_file import ModelFile, NetworkFile, WeightsFile
+from embattle.training.sampling import epoch_order
 from embattle.training.scalars import Scalars, write_history
 from embattle.training.state import State, load_state, save_state, state_digest, state_path
 from embattle.training.step import Batch, MetricLearning, TrainStep
@@ -218,7 +219,8 @@ class _Run:
         started = time.monotonic()
         # Keyed by the epoch, so that a network which draws (dropout) does the same after a restart.
         torch.manual_seed(int(generator(self.config.seed, "network", epoch).integers(2**62)))
-        order = torch.from_numpy(generator(self.config.seed, "order", epoch).permutation(len(self.dataset.images)))
+        drawn, count = generator(self.config.seed, "order", epoch), len(self.dataset.images)
+        order = epoch_order(self.dataset.labels, count, self.config.batch_size, drawn)
         batches = order.tensor_split(math.ceil(len(order) / self.config.batch_size))
         losses: list[float] = []
         self._train_mode()
