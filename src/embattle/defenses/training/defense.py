@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from embattle.training.losses import Loss
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Defense:
+class Defense(ABC):
     """A training step that attacks its own batch; subclasses give `loss`.
 
     Args:
@@ -37,9 +38,9 @@ class Defense:
         """The defense and its attack, for the run's identity."""
         return {"defense": self.name, **self.inner.settings}
 
+    @abstractmethod
     def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
         """The batch's loss after the attack."""
-        raise NotImplementedError
 
 
 def triplet_of(defense: Defense) -> Triplet:
