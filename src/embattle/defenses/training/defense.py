@@ -18,7 +18,7 @@ from embattle.training.losses import Loss
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Defense(ABC):
-    """A training step that attacks its own batch; subclasses give `loss`.
+    """A training step that attacks its own batch; subclasses give `loss`, and say whether they need labels and triplets.
 
     Args:
         inner: the attack.
@@ -32,6 +32,7 @@ class Defense(ABC):
 
     name: ClassVar[str]
     needs_labels: ClassVar[bool] = True
+    attacks_triplets: ClassVar[bool] = False
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -61,10 +61,11 @@ def gradual_hardness(previous_loss: float | None, margin: float) -> float:
 class HardnessManipulation(Defense):
     """Trains on triplets attacked up to a hardness which rises as the loss falls, so that training does not collapse.
 
-    Of the paper's combinations it is the one of semi-hard triplets and the linear gradual adversary. Needs the triplet loss.
+    Of the paper's combinations it is semi-hard triplets with the linear gradual adversary. Needs the triplet loss.
     """
 
     name = "hm"
+    attacks_triplets = True
 
     def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
         """The triplet loss of triplets attacked as a whole."""
