@@ -221,9 +221,12 @@ def _result(name: str, threat: str) -> Iterator[str]:
 
 def _reproduction(name: str) -> Iterator[str]:
     from embattle.report import render_reproduction
+    from embattle.report.trade_off import NAME, trade_off_svg
 
     result = json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
-    yield render_reproduction(result).partition("\n\n")[2]
+    told = render_reproduction(result).partition("\n\n")[2]
+    # The page holds the chart itself: a file beside the result is no part of the site.
+    yield told.replace(f"![What ξ trades]({NAME})", f"<div>{''.join(trade_off_svg(result).splitlines())}</div>")
     yield f"`results/{name}`"
 
 

@@ -275,6 +275,12 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("unlabelled") / "heap", classes=0)
 
 
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 pictures of 3 classes, which split into 80 % to train on and 20 % to search."""
+    return write_pictures(tmp_path_factory.mktemp("split") / "shop", classes=3, each=20)
+
+
 @pytest.fixture
 def audit(call: Call, labelled: Path) -> Call:
     """A small audit; of flags given twice the last one counts."""

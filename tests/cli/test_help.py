@@ -13,7 +13,7 @@ import pytest
 
 import embattle
 
-VERBS = ("audit", "report", "train", "transfer", "reproduce", "doctor", "list", "show")
+VERBS = ("audit", "report", "train", "harden", "compare", "transfer", "reproduce", "doctor", "list", "show")
 
 
 def test_help_starts_in_half_a_second() -> None:
@@ -68,7 +68,7 @@ def test_no_command_shows_what_there_is(call) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
-@pytest.mark.parametrize("verb", ["audit", "train", "transfer", "reproduce", "doctor"])
+@pytest.mark.parametrize("verb", ["audit", "train", "harden", "transfer", "reproduce", "doctor"])
 def test_verbs_that_run_a_model_take_a_device(call, verb: str) -> None:
     assert "--device NAME" in call(verb, "--help").out
 
@@ -78,9 +78,9 @@ def test_every_flag_of_an_audit_changes_something() -> None:
     import ast
     import inspect
 
-    from embattle.cli import audit, doctor, report, reproduce, train, transfer
+    from embattle.cli import audit, compare, doctor, harden, report, reproduce, train, transfer
 
-    for module in (audit, doctor, report, reproduce, train, transfer):
+    for module in (audit, compare, doctor, harden, report, reproduce, train, transfer):
         name = module.__name__.rpartition(".")[2]
         tree = ast.parse(inspect.getsource(module))
         function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)

@@ -87,8 +87,9 @@ def test_a_scenario_is_shown_under_its_width(call) -> None:
 def test_a_protocol_says_what_it_runs_and_what_it_takes(call, entry) -> None:
     said, protocol = call("show", entry.name), entry.build()
     words = said.words
-    recall = "" if protocol.recall is None else f"{protocol.recall:g} %"
-    for told in (protocol.title, protocol.paper, protocol.data, *protocol.networks, recall):
+    recalls = [f"{model.recall:g} %" for model in protocol.models.values() if model.recall is not None]
+    networks = {model.network for model in protocol.models.values()}
+    for told in (protocol.title, protocol.paper, protocol.data, *networks, *recalls):
         assert told in words
     for sentence in protocol.differs:
         assert f"- {sentence}" in words

@@ -15,7 +15,7 @@ from embattle.attacks.objectives import Shift
 from embattle.audit.checkup import examine
 from embattle.budget import Linf
 from embattle.cli.app import run
-from embattle.embedders import ADAPTERS, load, save_checkpoint
+from embattle.embedders import ADAPTERS, load, save_checkpoint, save_weights
 from embattle.networks import build
 
 FACTORY = """
@@ -70,7 +70,18 @@ def _checkpoint(folder):
     return f"checkpoint:{folder / 'm.safetensors'}"
 
 
-WRITERS = {"hf": _hf, "timm": _timm, "onnx": _onnx, "module": _module, "checkpoint": _checkpoint}
+def _weights(folder):
+    (folder / "factory_of_weights.py").write_text(FACTORY)
+    sys.path.insert(0, str(folder))
+    spec = "module:factory_of_weights:network"
+    changed = load(spec)
+    changed.module[0].weight.data.mul_(1.5)
+    return f"weights:{save_weights(folder / 'm.safetensors', changed)}@{spec}"
+
+
+WRITERS = {
+    "hf": _hf, "timm": _timm, "onnx": _onnx, "module": _module, "checkpoint": _checkpoint, "weights": _weights,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +89,8 @@ def specs(transformers, timm, onnx, tmp_path_factory):
     torch.manual_seed(6)
     found = {name: write(tmp_path_factory.mktemp(name)) for name, write in WRITERS.items()}
     yield found
-    sys.path.remove(str(tmp_path_factory.getbasetemp() / "module0"))
+    for folder in ("module0", "weights0"):
+        sys.path.remove(str(tmp_path_factory.getbasetemp() / folder))
 
 
 @pytest.fixture(params=sorted(WRITERS))
@@ -96,7 +108,7 @@ def test_loading_again_gives_the_same_model(spec):
     assert torch.equal(first(x), second(x))
     assert first.fingerprint == second.fingerprint
     # The mode of what a factory returns is its owner's; the others come ready for use.
-    assert not first.module.training or spec.startswith("module:")
+    assert not first.module.training or "module:" in spec
 
 
 def test_gradients_reach_the_pixels(spec):

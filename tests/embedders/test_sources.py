@@ -73,5 +73,5 @@ def test_an_unknown_source_lists_the_known_ones(spec):
 
 
 def test_every_source_is_described():
-    assert {entry.name for entry in ADAPTERS} == {"checkpoint", "module", "hf", "timm", "onnx"}
+    assert {entry.name for entry in ADAPTERS} == {"checkpoint", "module", "hf", "timm", "onnx", "weights"}
     assert all(entry.summary and entry.access == "gradient" for entry in ADAPTERS)

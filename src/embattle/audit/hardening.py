@@ -10,20 +10,24 @@ from typing import Any
 import torch
 
 from embattle.audit.config import AuditConfig
-from embattle.audit.run import Trained, audit, identity
+from embattle.audit.run import Trained, audit, check_fit, identity
 from embattle.data import ImageSet
-from embattle.defenses import HardenConfig, harden
+from embattle.defenses import HardenConfig, check_hardening, harden
 from embattle.embedders import Embedder, load_checkpoint
+from embattle.errors import RunMismatch
 from embattle.records import Unit, build_hardening
 from embattle.records.hardening import NAMES
 from embattle.report import write_comparison
 from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, kind_of_device, numerics, open_run
+from embattle.scenarios import Subject
 from embattle.training import ModelFile, NetworkFile, WeightsFile
 from embattle.training import Progress as TrainProgress
 
 MODEL = "hardened.safetensors"
 # A row of the training unit: what the page says of it.
 _ROW = "hardened"
+# Pictures on which a model is tried before its run has a folder.
+_PROBES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +79,10 @@ class Hardening:
         Raises:
             InputError: data, model or settings that do not fit, each with its sentence.
             ModelError: the training diverged or collapsed; the last good epoch is kept.
-            RunMismatch: `out` belongs to another configuration.
+            RunMismatch: `out` belongs to another configuration, or its model is not the one it trained.
             RunIncomplete: interrupted; the same call goes on.
         """
+        self._check()
         tell = stage or (lambda sentence: None)
         unit = Unit(kind="train", params=self.hashed, samples=(), needs=())
         device = kind_of_device(torch.device(self.config.device))
@@ -95,12 +100,30 @@ class Hardening:
         )
         execute([work], run.store, progress)
         tell("3 of 3: auditing the hardened model")
-        hardened = self._file(original).load(run.path / MODEL)
-        hardened.module.to(original.device)
+        hardened = self._hardened(run, original)
         audit(self.audit, self.gallery, hardened, command=command, out=run.path / NAMES[1], progress=progress)
         comparison = build_hardening(run.path)
         write_comparison(run.path, comparison)
         return run, comparison
+
+    def _check(self) -> None:
+        """Before a folder exists and before anything is audited: what cannot be hardened leaves nothing behind."""
+        check_hardening(self.config, self.pictures)
+        check_fit(self.audit, self.gallery)
+        if isinstance(self.model, Embedder):
+            Subject.of(self.model, self.gallery.some(_PROBES), k=1, keep_own=True)
+
+    def _hardened(self, run: RunFolder, original: Embedder) -> Embedder:
+        path = run.path / MODEL
+        if not path.is_file():
+            # Moved away or deleted since it was trained: the same training gives the same model.
+            self._train(original, path, lambda share: None)
+        hardened = self._file(original).load(path)
+        trained = [row["model"] for unit in run.store.done() for row in run.store.rows(unit)]
+        if trained != [hardened.fingerprint]:
+            raise RunMismatch(f"{path} is not the model that this run trained; put that one back, or delete the run folder")
+        hardened.module.to(original.device)
+        return hardened
 
     def _original(self, run: Path) -> Embedder:
         if isinstance(self.model, Embedder):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from embattle.errors import ConfigError
+from embattle.errors import ConfigError, EmbattleError, InputError
 
 First = Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder of an audit.")]
 Second = Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of another, such as that of a hardened model.")]
@@ -31,9 +31,23 @@ def compare(first: First, second: Second, out: Out = None, names: Names = "A,B",
     from embattle.records import build_comparison
     from embattle.report import write_comparison
 
-    comparison = build_comparison(first, second, names=(called[0], called[1]))
-    folder = out or Path("runs") / "-".join(("compare", *(run["config_hash"][:8] for run in comparison["runs"])))
+    try:
+        comparison = build_comparison(first, second, names=(called[0], called[1]))
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, EmbattleError):
+            raise
+        # Run folders come from outside: records that this version did not write are no bug of it.
+        raise InputError(
+            f"{first} or {second} holds records that cannot be read ({type(error).__name__}: {error}); they are damaged, "
+            f"or of another version: make that audit again in a new folder"
+        ) from error
+    folder = out or Path("runs") / "-".join(("compare", *(_short(run["config_hash"]) for run in comparison["runs"])))
     if (folder / "config.json").exists():
         raise ConfigError(f"{folder} is the folder of a run, whose report would be lost; choose another --out")
     write_comparison(folder, comparison)
     conclude_comparison(folder, comparison, markdown=markdown)
+
+
+def _short(digest: str) -> str:
+    """The beginning of a hash; of what only claims to be one, such as a path, nothing that names a folder."""
+    return "".join(letter for letter in digest[:8] if letter in "0123456789abcdef")

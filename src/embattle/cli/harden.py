@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from embattle.cli import flags
-from embattle.cli.audit import Attacked, Only, split
+from embattle.cli.audit import Attacked, K, Only, split
 from embattle.errors import ConfigError
-
-if TYPE_CHECKING:  # torch is imported when the command runs, not for its help
-    pass
 
 Defense = Annotated[str, typer.Option(metavar="NAME", help="How it is trained; see: embattle list defenses.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Run folder; runs/<date>-harden-<hash> if not given.")]
@@ -68,6 +65,7 @@ def harden(
     only: Only = None,
     audit_eps: AuditEps = None,
     attacked: Attacked = None,
+    k: K = None,
     seed: Seed = None,
     similarity: flags.SimilarityName = None,
     size: flags.Size = None,
@@ -89,7 +87,7 @@ def harden(
         "margin": margin, "seed": seed,
     }  # fmt: skip
     settings = {name: value for name, value in given.items() if value is not None}
-    tried = {"scenarios": split(only), "eps": audit_eps or None, "attacked": attacked, "seed": seed}
+    tried = {"scenarios": split(only), "eps": audit_eps or None, "attacked": attacked, "k": k, "seed": seed}
     described = flags.preprocessing(similarity=similarity, size=size, channels=channels, mean=mean, std=std)
     if pictures is not None and pictures < 2:
         raise ConfigError(f"--pictures must be at least 2, not {pictures}")

@@ -33,10 +33,7 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
     if not (run / "config.json").is_file() and (run.is_file() or run.is_dir()):
         raise InputError(_no_run(run))
     name = _name(run)
-    if name == "harden":
-        _hardening(run, given, markdown=markdown)
-        return
-    reproduction = name not in ("audit", "transfer") or (run / PAPER_FILE).is_file()
+    reproduction = name not in ("audit", "transfer", "harden") or (run / PAPER_FILE).is_file()
     if reproduction and given:
         raise InputError(f"{run} is a reproduction of {name}, which is judged by its paper; leave --gate out")
     if name == "transfer" and given:
@@ -48,6 +45,9 @@ def report(run: Run, gate: flags.Gates = None, markdown: Markdown = False) -> No
         )
     gates = _with_those_of_the_audit(given, run)
     try:
+        if name == "harden":
+            _hardening(run, given, markdown=markdown)
+            return
         if reproduction:
             conclude_reproduction(run, build_reproduction(run), markdown=markdown)
             return

@@ -69,8 +69,12 @@ class HardenConfig(TrainConfig):
 
     @field_validator("defense")
     @classmethod
-    def _defense(cls, name: str) -> str:
-        return DEFENSES[name].name
+    def _defense(cls, name: str, info: Any) -> str:
+        found = DEFENSES[name]
+        loss = info.data.get("loss", "triplet")
+        if found.build.attacks_triplets and loss != "triplet":
+            raise ConfigError(f"it attacks triplets and cannot train with {loss}; write --loss triplet, or --defense est")
+        return found.name
 
     def step(self, original: Embedder | None) -> Defense:
         """The training step: the defense with its attack and its loss.

@@ -7,9 +7,26 @@ from pathlib import Path
 
 from embattle.data import ImageSet
 from embattle.defenses.config import HardenConfig
+from embattle.defenses.training import DEFENSES
 from embattle.embedders import Embedder
 from embattle.errors import ConfigError
-from embattle.training import ModelFile, Progress, TrainResult, WeightsFile, train
+from embattle.training import ModelFile, Progress, TrainResult, WeightsFile, check_labels, train
+
+
+def check_hardening(config: HardenConfig, pictures: ImageSet) -> None:
+    """Tells before anything is computed what a hardening would be refused for.
+
+    Raises:
+        ConfigError: `fresh` without a network.
+        DataError: pictures without the labels that the defense needs.
+    """
+    if config.fresh and config.network is None:
+        raise ConfigError(
+            "fresh weights need a network that Embattle knows, and none is named; leave fresh out: the model's own weights "
+            "are trained further"
+        )
+    if DEFENSES[config.defense].build.needs_labels:
+        check_labels(pictures)
 
 
 def harden(
@@ -37,11 +54,7 @@ def harden(
         ModelError: the loss became NaN or infinite, or the model collapsed.
         RunIncomplete: interrupted; the same call goes on.
     """
-    if config.fresh and config.network is None:
-        raise ConfigError(
-            "fresh weights need a network that Embattle knows, and none is named; leave fresh out: the model's own weights "
-            "are trained further"
-        )
+    check_hardening(config, pictures)
     if embedder is None and not config.fresh:
         raise ConfigError("there is no model to harden; give one, or a network with fresh=True")
     if model_file is None and embedder is not None and not config.fresh:

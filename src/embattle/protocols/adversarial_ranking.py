@@ -206,7 +206,7 @@ def figure_2_defended() -> Protocol:
 
 @PROTOCOLS.register("ranking-table-7", paper=f"{PAPER}, Table 7", access="gradient", differs=IN_SHORT)
 def table_7() -> Protocol:
-    """What ξ trades: the rank of the chosen items against that of the neighbours to keep, MNIST."""
+    """What ξ trades: the rank of chosen items against that of those to keep, MNIST."""
     columns: list[Column] = []
     published: dict[tuple[str, float], float] = {}
     for line in _TABLE_7.strip().splitlines():

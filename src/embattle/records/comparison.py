@@ -35,11 +35,11 @@ def build_comparison(first: Path, second: Path, *, names: tuple[str, str] = ("A"
         InputError: no audit, a damaged file, or two audits without a threat and an ε in common.
     """
     runs = (first, second)
+    settings = [_settings(run) for run in runs]
     summaries = [build_summary(run) for run in runs]
-    settings = [read_run(run)[0]["config"] for run in runs]
-    for run, summary, config in zip(runs, summaries, settings, strict=True):
-        if "audit" not in config or not summary["threats"]:
-            raise InputError(f"{run} is no audit with results; give the folders of two runs of embattle audit")
+    for run, summary in zip(runs, summaries, strict=True):
+        if not summary["threats"]:
+            raise InputError(f"{run} is an audit without results; the same embattle audit command goes on")
     paired = settings[0].get("gallery") == settings[1].get("gallery")
     samples = [_samples(run) for run in runs] if paired else [{}, {}]
     threats = [_threat(a, b, *samples) for a, b in _common(*summaries)]
@@ -54,6 +54,17 @@ def build_comparison(first: Path, second: Path, *, names: tuple[str, str] = ("A"
         "clean": _clean(*summaries), "threats": threats, "left_out": _left_out(*summaries),
         "complete": all(summary["complete"] for summary in summaries),
     }  # fmt: skip
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """The configuration of an audit; the parts of a hardening are audits, it is not one itself."""
+    config, _ = read_run(run)
+    settings: dict[str, Any] = config["config"]
+    if "harden" in settings:
+        raise InputError(f"{run} is a hardening; its audits are {run / 'before'} and {run / 'after'}")
+    if "audit" not in settings or config.get("name", "audit") != "audit":
+        raise InputError(f"{run} is no audit, but a run of {config.get('name')}; give the folders of two audits")
+    return settings
 
 
 def _described(summary: Row) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _cell(place: Published, measured: _Measured, *, judged: bool) -> dict[str, A
     # Of the clean system nobody can say that it is stronger or weaker for an attacker.
     decided = judged and place.eps > 0 and difference is not None
     return {
-        "column": place.column, "scenario": place.scenario, "model": place.model,
+        "column": place.column, "attack": place.rows, "scenario": place.scenario, "model": place.model,
         "metric": place.metric, "unit": place.unit, "rises": place.rises, "width": place.width,
         "eps": place.eps, "paper": place.value, "ours": ours, "by_seed": {str(s): v for s, v in by_seed.items()},
         "seed_deviation": deviation, "difference": difference, "tolerance": tolerance,

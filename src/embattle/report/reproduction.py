@@ -12,6 +12,7 @@ from embattle.records.atomic import write_atomic
 from embattle.records.summary import write_json_atomic
 from embattle.report.figures import Record, eps_decimal, interval_text, number, value_text
 from embattle.report.terminal import safe_text
+from embattle.report.trade_off import NAME, lines, trade_off_svg
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,13 +38,18 @@ _SHORT_LEGEND = (
 
 
 def write_reproduction(folder: Path, result: Record) -> None:
-    """Writes result.json, result.md and result.csv; whoever looks sees old files or whole new ones.
+    """Writes result.json, result.md and result.csv, and xi.svg where attacks were run under several ξ.
+
+    Whoever looks sees old files or whole new ones.
 
     Raises:
         InputError: the folder cannot be written.
         RunIncomplete: the disk is full.
     """
     write_json_atomic(folder / "result.json", result)
+    chart = trade_off_svg(result)
+    if chart:
+        write_atomic(folder / NAME, chart.encode("utf-8", "replace"))
     write_atomic(folder / "result.md", render_reproduction(result).encode())
     write_atomic(folder / "result.csv", _csv(result).encode())
 
@@ -53,7 +59,8 @@ def render_reproduction(result: Record) -> str:
     blocks = [
         f"# {result['title']}", f"{result['paper']}. {_scale(result)}", _notes(result),
         _state(result), _quality(result), _scores(result),
-        _markdown_table(result["cells"]), _LEGEND, "Differs from the paper:",
+        f"![What ξ trades]({NAME})" if lines(result) else "", _markdown_table(result["cells"]), _LEGEND,
+        "Differs from the paper:",
         "\n".join(f"- {sentence}" for sentence in result["differs"]), _provenance(result),
     ]  # fmt: skip
     return "\n\n".join(block for block in blocks if block) + "\n"

@@ -19,6 +19,18 @@ _PAGE_COLOURS = {
 }  # fmt: skip
 
 
+# The page's own colours, light and dark, for a drawing that stands in no page.
+_LIGHT = "--muted:#57606c;--line:#dde1e6;--accent:#2456b8;--attack:#b8430f;--text:#1a1f26"
+_DARK = "--muted:#a3acb8;--line:#313842;--accent:#82aaff;--attack:#ff9c66;--text:#e4e7eb"
+
+
+def on_its_own(svg: str) -> str:
+    """A drawing of `drawn` as a file of its own, or for a page that has other colours: light or dark as the reader's."""
+    style = f"<style>svg.chart{{{_LIGHT}}}@media (prefers-color-scheme:dark){{svg.chart{{{_DARK}}}}}</style>"
+    head, rest = svg.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'
+
+
 def drawn(draw: Callable[[Figure], None], *, size: tuple[float, float], prefix: str, label: str) -> str:
     """An `<svg>` element without colours of its own; the same drawing, size and prefix always give the same text.
 

@@ -92,11 +92,20 @@ def _grade(threat: Record) -> Text:
     return told.append(f"\n{span}", "") if span else told
 
 
+def without_control(value: object) -> str:
+    r"""Text from outside, with a space for each control character.
+
+    >>> without_control("a\x1b[1mb")
+    'a [1mb'
+    """
+    return _CONTROL.sub(" ", str(value))
+
+
 def safe_text(value: object, style: str = "") -> Text:
     """Text from outside: without control characters, and never read as markup."""
     from rich.text import Text
 
-    return Text(_CONTROL.sub(" ", str(value)), style=style)
+    return Text(without_control(value), style=style)
 
 
 def _half(threat: Record, point: Record | None) -> Text:

@@ -19,7 +19,7 @@ from embattle.runs.environment import describe_environment
 # What an interrupted start may have left in a folder before its configuration was written.
 _OF_A_RUN = {
     "env.json", "units", "summary.json", "report.html", "paper.json", "result.json", "result.md", "result.csv",
-    "models.json",
+    "models.json", "xi.svg",
 }  # fmt: skip
 
 

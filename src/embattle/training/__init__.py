@@ -8,7 +8,7 @@ from embattle.training.losses.triplet import Triplet
 from embattle.training.model_file import ModelFile, NetworkFile, WeightsFile
 from embattle.training.sampling import Triplets, in_batch_triplets, semi_hard
 from embattle.training.step import Batch, MetricLearning, TrainStep, metric_loss
-from embattle.training.trainer import Progress, TrainResult, train
+from embattle.training.trainer import Progress, TrainResult, check_labels, train
 
 __all__ = [
     "LOSSES",
@@ -24,6 +24,7 @@ __all__ = [
     "Triplet",
     "Triplets",
     "WeightsFile",
+    "check_labels",
     "in_batch_triplets",
     "metric_loss",
     "semi_hard",

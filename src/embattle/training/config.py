@@ -30,7 +30,7 @@ class TrainConfig(BaseModel):
         epochs: passes over the training pictures, >= 1; the paper uses 30.
         batch_size: pictures a step, >= 2; unset: 1000 (cosine) or 500 (Euclidean). An epoch is cut into the fewest
             batches that are no larger, all of the same size up to one picture.
-        lr: Adam's learning rate, > 0.
+        lr: Adam's learning rate, > 0; no weight survives one beyond 1e6.
         weight_decay: Adam's weight decay, >= 0.
         seed: of the first weights, the order and the triplets, >= 0.
         threads: processor threads of torch, >= 1; they are part of the configuration because sums round differently.
@@ -52,7 +52,7 @@ class TrainConfig(BaseModel):
     margin: float = Field(default=MARGINS["cosine"], gt=0, allow_inf_nan=False)
     epochs: int = Field(default=30, ge=1)
     batch_size: int = Field(default=BATCH_SIZES["cosine"], ge=2)
-    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    lr: float = Field(default=1e-3, gt=0, le=1e6, allow_inf_nan=False)
     weight_decay: float = Field(default=1e-7, ge=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0)
     threads: int = Field(default=2, ge=1)

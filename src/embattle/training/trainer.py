@@ -124,9 +124,9 @@ def train(
     )
     model_file = model_file or _model_file(config, start)
     if step.needs_labels:
-        _check_labels(dataset)
+        check_labels(dataset)
         if evaluate is not None:
-            _check_labels(evaluate)
+            check_labels(evaluate)
     if start is not None and start.similarity.name != config.similarity:
         raise ConfigError(
             f"{start.name} is searched by {start.similarity.name}, the training is set to {config.similarity}; "
@@ -276,7 +276,7 @@ class _Run:
         kept = f"the state after epoch {epoch - 1} is kept in {state_path(self.out)}" if epoch > 1 else "nothing was kept"
         return (
             f"lower the learning rate (it is {self.config.lr:g}), or raise the margin (it is {self.config.margin:g}), "
-            f"and start again with --no-resume; {kept}"
+            f"and train to another --out; {kept}"
         )
 
     def finish(self, evaluate: ImageSet | None, scalars: Scalars, model_file: ModelFile) -> TrainResult:
@@ -329,7 +329,12 @@ def _surroundings(config: TrainConfig) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _check_labels(pictures: ImageSet) -> None:
+def check_labels(pictures: ImageSet) -> None:
+    """Checks that pictures have the classes that metric learning needs.
+
+    Raises:
+        DataError: no labels, or fewer than two classes.
+    """
     if pictures.labels is None:
         raise DataError(
             f"{pictures.name} has no labels, and training needs them; put the pictures into one folder per class"

@@ -38,6 +38,7 @@ class AntiCollapse(Defense):
     """
 
     name = "act"
+    attacks_triplets = True
 
     def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
         """The triplet loss of clean anchors, pulled positives and pulled negatives."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,8 +17,8 @@ from embattle.training.losses import Loss
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Defense:
-    """A training step that attacks its own batch; subclasses give `loss`.
+class Defense(ABC):
+    """A training step that attacks its own batch; subclasses give `loss`, and say whether they need labels and triplets.
 
     Args:
         inner: the attack.
@@ -31,15 +32,16 @@ class Defense:
 
     name: ClassVar[str]
     needs_labels: ClassVar[bool] = True
+    attacks_triplets: ClassVar[bool] = False
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """The defense and its attack, for the run's identity."""
         return {"defense": self.name, **self.inner.settings}
 
+    @abstractmethod
     def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
         """The batch's loss after the attack."""
-        raise NotImplementedError
 
 
 def triplet_of(defense: Defense) -> Triplet:

@@ -17,8 +17,7 @@ from embattle.training import Batch, metric_loss
     example=lambda: example("est"),
     paper="Zhou et al. 2020, Adversarial Ranking Attack and Defense, section 3.4 (embedding-shifted triplet)",
     access="gradient",
-    differs="each picture of a batch is attacked once, from a seeded nudge, before triplets are drawn; the published start "
-    "follows rounding noise",
+    differs="a picture is attacked once, before triplets are drawn; starts from a seeded nudge, not from rounding noise",
 )
 class EmbeddingShifted(Defense):
     """Trains on max-shift examples: every picture of the batch is moved as far from its own embedding as the budget lets.

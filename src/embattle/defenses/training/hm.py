@@ -56,16 +56,16 @@ def gradual_hardness(previous_loss: float | None, margin: float) -> float:
     example=lambda: example("hm"),
     paper="Zhou and Patel, Enhancing Adversarial Robustness for Deep Metric Learning (CVPR 2022), sections 3.1 and 3.2",
     access="gradient",
-    differs="semi-hard triplets with the linear gradual adversary; without the intra-class structure term; distances are "
-    "those of the model's own similarity, the paper's are Euclidean on the unit sphere",
+    differs="without the intra-class structure term; the model's own distance, not the Euclidean one on the unit sphere",
 )
 class HardnessManipulation(Defense):
     """Trains on triplets attacked up to a hardness which rises as the loss falls, so that training does not collapse.
 
-    Needs the triplet loss.
+    Of the paper's combinations it is semi-hard triplets with the linear gradual adversary. Needs the triplet loss.
     """
 
     name = "hm"
+    attacks_triplets = True
 
     def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
         """The triplet loss of triplets attacked as a whole."""

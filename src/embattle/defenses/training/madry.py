@@ -39,6 +39,7 @@ class AdversarialTriplet(Defense):
     """
 
     name = "madry"
+    attacks_triplets = True
 
     def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
         """The triplet loss of triplets attacked as a whole."""

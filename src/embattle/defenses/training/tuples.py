@@ -6,6 +6,7 @@ tall picture, and their embeddings behind one another are its embedding; the bud
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -49,7 +50,7 @@ def apart(x: Tensor, count: int) -> tuple[Tensor, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TupleObjective:
+class TupleObjective(ABC):
     """What an attacker wants of the distances within each of n tuples of `count` pictures; subclasses give `gain`.
 
     Args:
@@ -63,9 +64,9 @@ class TupleObjective:
     stationary_at_clean = False
     holds_embeddings = False
 
+    @abstractmethod
     def gain(self, parts: Sequence[Tensor], member: Embedder) -> Tensor:
         """From `count` embeddings (n, D) of each tuple's pictures to (n,), higher = better for the attacker."""
-        raise NotImplementedError
 
     def bind(self, member: Embedder, *, tile: int = 256) -> BoundTuples:
         """Nothing is embedded beforehand."""
