@@ -95,7 +95,7 @@ def test_a_protocol_says_what_it_runs_and_what_it_takes(call, entry) -> None:
         assert f"- {sentence}" in words
     for column in protocol.columns:
         assert column.scenario in words
-    assert ", ".join(f"{eps:g}" for eps in protocol.eps) in words
+    assert ", ".join(f"{round(eps, 3):g}" for eps in protocol.eps) in words
     assert ("Auto-PGD" in words) == protocol.adaptive
     for name, scale in protocol.scales.items():
         assert len(scale.takes) > 5

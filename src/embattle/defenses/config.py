@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from embattle.attacks.precision import Precision
 from embattle.defenses.training import DEFENSES, InnerAttack
-from embattle.defenses.training.defense import Defense
+from embattle.defenses.training.defense import Defense, defense_class
 from embattle.embedders import Embedder
 from embattle.errors import ConfigError
 from embattle.records.numerals import decimal_or_fraction
@@ -70,9 +70,9 @@ class HardenConfig(TrainConfig):
     @field_validator("defense")
     @classmethod
     def _defense(cls, name: str, info: Any) -> str:
-        found = DEFENSES[name]
+        found = defense_class(name)
         loss = info.data.get("loss", "triplet")
-        if found.build.attacks_triplets and loss != "triplet":
+        if found.attacks_triplets and loss != "triplet":
             raise ConfigError(f"it attacks triplets and cannot train with {loss}; write --loss triplet, or --defense est")
         return found.name
 

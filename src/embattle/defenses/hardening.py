@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embattle.data import ImageSet
 from embattle.defenses.config import HardenConfig
-from embattle.defenses.training import DEFENSES
+from embattle.defenses.training.defense import defense_class
 from embattle.embedders import Embedder
 from embattle.errors import ConfigError
 from embattle.training import ModelFile, Progress, TrainResult, WeightsFile, check_labels, train
@@ -25,7 +25,7 @@ def check_hardening(config: HardenConfig, pictures: ImageSet) -> None:
             "fresh weights need a network that Embattle knows, and none is named; leave fresh out: the model's own weights "
             "are trained further"
         )
-    if DEFENSES[config.defense].build.needs_labels:
+    if defense_class(config.defense).needs_labels:
         check_labels(pictures)
 
 

@@ -49,7 +49,7 @@ def _unprinted(name: str, title: str, where: str, models: Mapping[str, Model], c
 
 @PROTOCOLS.register("ranking-ablations", paper=f"{PAPER}, section 4.1, last paragraph", access="gradient", differs=IN_SHORT)
 def ablations() -> Protocol:
-    """Loss, distance, margin and dimension of the embedding under four ranking attacks, MNIST."""
+    """What loss, distance, margin and dimension of the embedding matter, MNIST."""
     columns = [column for name in _VARIANTS for column in _on(name, name)]
     title = "Loss, distance, margin and dimension under ranking attacks, MNIST"
     return _unprinted("ranking-ablations", title, "section 4.1, last paragraph", _VARIANTS, columns)
@@ -57,7 +57,7 @@ def ablations() -> Protocol:
 
 @PROTOCOLS.register("ranking-transfer", paper=f"{PAPER}, section 5.1, last paragraph", access="gradient", differs=IN_SHORT)
 def transfer() -> Protocol:
-    """Transfer to another seed, loss and distance and to a defended model, MNIST."""
+    """Pictures crafted on one C2F1 and judged on others, MNIST."""
     vanilla = "triplet cosine"
     models = {
         vanilla: _VARIANTS[vanilla],

@@ -75,7 +75,7 @@ def _columns() -> Mapping[str, list[Column]]:
 
 @PROTOCOLS.register("robustness-scores", paper=_PAPER, access="gradient", differs=_IN_SHORT)
 def robustness_scores() -> Protocol:
-    """Ten attacks and the robustness score of no defense, EST, ACT, HM and FARE, on the published small network."""
+    """Ten attacks on no defense, EST, ACT, HM and FARE, and their scores."""
     columns = _columns()
     published = {
         (column.name, _EPS): value
@@ -102,7 +102,7 @@ def robustness_scores() -> Protocol:
 
 @PROTOCOLS.register("robustness-scores-c2f1", paper=_PAPER, access="gradient", differs=_IN_SHORT)
 def robustness_scores_c2f1() -> Protocol:
-    """The same on C2F1, the network of the ranking paper; no figures are published."""
+    """The same on C2F1, for which no figures are published."""
     other = robustness_scores()
     return replace(
         other, name="robustness-scores-c2f1", title="Robustness scores of defenses on C2F1, Fashion-MNIST",

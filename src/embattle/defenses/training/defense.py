@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
+from embattle.defenses.training import DEFENSES
 from embattle.defenses.training.inner import InnerAttack
 from embattle.embedders import EMBEDDING, Embedder
 from embattle.errors import ConfigError
@@ -42,6 +43,15 @@ class Defense(ABC):
     @abstractmethod
     def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
         """The batch's loss after the attack."""
+
+
+def defense_class(name: str) -> type[Defense]:
+    """The defense called `name`, before it is built: what it needs of data and loss.
+
+    Raises:
+        ConfigError: there is none; the message has the nearest names.
+    """
+    return cast("type[Defense]", DEFENSES[name].build)
 
 
 def triplet_of(defense: Defense) -> Triplet:
