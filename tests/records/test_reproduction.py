@@ -10,7 +10,7 @@ import pytest
 
 from embattle.errors import InputError
 from embattle.records import LocalStore, Unit, build_reproduction, write_json_atomic
-from embattle.records.reproduction import PAPER_FILE
+from embattle.records.reproduction import PAPER_FILE, paper_order
 
 DESCRIBED = {"protocol": "p", "title": "t", "paper": "x", "judged": True}
 PLACE = {"column": "ca+.w1", "metric": "rank", "unit": "%", "rises": False, "width": 1, "tolerance": 3.0, "eps": 0.1}
@@ -108,3 +108,19 @@ def test_a_folder_without_its_paper_is_refused(tmp_path: Path) -> None:
     (tmp_path / PAPER_FILE).unlink()
     with pytest.raises(InputError, match=r"paper\.json does not exist"):
         build_reproduction(tmp_path)
+
+
+def test_order_counts_only_pairs_that_the_paper_has_further_apart_than_our_intervals() -> None:
+    def cell(paper: float | None, ours: float, *, half: float = 1.0, eps: float = 0.3, unit: str = "%") -> dict[str, Any]:
+        return {"eps": eps, "unit": unit, "paper": paper, "ours": {"value": ours, "ci": [ours - half, ours + half]}}
+
+    # 10 | 20 | 21: the last two lie within √2 of each other and say nothing.
+    assert paper_order([cell(10, 11), cell(20, 25), cell(21, 24)]) == {"pairs": 2, "same": 2}
+    assert paper_order([cell(10, 30), cell(20, 25), cell(21, 24)]) == {"pairs": 2, "same": 0}
+    # With wide intervals the same pairs are not told apart; the clean system and other units, ε and gaps are left out.
+    assert paper_order([cell(10, 11, half=9), cell(20, 25, half=9)]) == {"pairs": 0, "same": 0}
+    assert paper_order([cell(10, 9, eps=0.0), cell(20, 25, eps=0.0)]) == {"pairs": 0, "same": 0}
+    assert paper_order([cell(10, 9), cell(20, 25, unit="distance")]) == {"pairs": 0, "same": 0}
+    assert paper_order([cell(10, 9), cell(20, 25, eps=0.1), cell(None, 50)]) == {"pairs": 0, "same": 0}
+    # Equal figures of ours are no order.
+    assert paper_order([cell(10, 20), cell(20, 20)]) == {"pairs": 1, "same": 0}

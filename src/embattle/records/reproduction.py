@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,12 +84,13 @@ def build_reproduction(run: Path) -> dict[str, Any]:
         "units": {"done": measured.units, "planned": len(config["plan"])},
         "complete": measured.units == len(config["plan"]),
         "models": [
-            {"name": row["name"], "seed": row["seed"], "fingerprint": row["model"], "recall@1": row["recall"]}
+            {"name": row.get("name", ""), "seed": row["seed"], "fingerprint": row["model"], "recall@1": row["recall"]}
             for row in measured.models
         ],
         "verdicts": {name: verdicts.count(name) for name in ("same", "stronger", "weaker")},
+        "order": paper_order(cells) if judged else None,
         "untelling": sum(cell["verdict"] == "same" and cell["telling"] is False for cell in cells),
-        "robustness": _robustness(paper["described"]["scores"], cells), "cells": cells,
+        "robustness": _robustness(paper["described"].get("scores") or {}, cells), "cells": cells,
     }  # fmt: skip
 
 
@@ -177,6 +180,30 @@ def _robustness(published: Mapping[str, float | None], cells: Sequence[Row]) -> 
             for point in build_robustness({}, threats)["curve"]
         ]
     return found
+
+
+def paper_order(cells: Sequence[Row]) -> dict[str, int]:
+    """Whether cells stand in the order that the paper has them in.
+
+    Compared are attacked cells of one ε and unit, pair by pair, where the paper's figures lie further apart than what our
+    intervals, taken together, leave open.
+
+    Args:
+        cells: of a result.
+
+    Returns:
+        "pairs" compared, and how many of them have the "same" order.
+    """
+    known = [cell for cell in cells if cell["eps"] and cell["paper"] is not None and cell["ours"] is not None]
+    pairs = same = 0
+    for one, other in itertools.combinations(known, 2):
+        if (one["eps"], one["unit"]) != (other["eps"], other["unit"]):
+            continue
+        gap = one["paper"] - other["paper"]
+        if abs(gap) > math.hypot(_half_width(one["ours"]), _half_width(other["ours"])):
+            pairs += 1
+            same += gap * (one["ours"]["value"] - other["ours"]["value"]) > 0
+    return {"pairs": pairs, "same": same}
 
 
 def _half_width(figure: Row | None) -> float:

@@ -119,7 +119,17 @@ def _state(result: Record) -> str:
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items())
     untelling = result.get("untelling")
     vague = f" Of the same, {untelling} would be so without any attack: the paper's effect is below the tolerance."
-    return f"**Of {sum(verdicts.values())} attacked cells with a published figure: {told}.**{vague if untelling else ''}"
+    order = result.get("order") or {"pairs": 0}
+    ordered = (
+        f" Of {order['pairs']:,} pairs of cells at one ε that the paper has further apart than our intervals, "
+        f"{order['same']:,} stand in the paper's order."
+        if order["pairs"]
+        else ""
+    )
+    return (
+        f"**Of {sum(verdicts.values())} attacked cells with a published figure: {told}.**"
+        f"{vague if untelling else ''}{ordered}"
+    )
 
 
 def _quality(result: Record) -> str:
