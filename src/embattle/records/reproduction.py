@@ -144,7 +144,8 @@ def _cell(place: Published, measured: _Measured, *, judged: bool) -> dict[str, A
     decided = judged and place.eps > 0 and difference is not None
     return {
         "column": place.column, "attack": place.rows, "metric": place.metric, "unit": place.unit, "rises": place.rises,
-        "width": place.width, "eps": place.eps, "paper": place.value, "ours": ours, "by_seed": {str(s): v for s, v in by_seed.items()},
+        "width": place.width, "eps": place.eps, "paper": place.value, "ours": ours,
+        "by_seed": {str(s): v for s, v in by_seed.items()},
         "seed_deviation": deviation, "difference": difference, "tolerance": tolerance,
         "verdict": verdict(difference, tolerance, rises=place.rises) if decided and difference is not None else None,
         # Where the paper's own attack moves less than the tolerance, the same figure is had by not attacking at all.
