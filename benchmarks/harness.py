@@ -41,6 +41,13 @@ def arguments(description: str | None, *, repeats: int = 9, **more: int) -> argp
 
 def alternate(sides: Mapping[str, Side], repeats: int, *, warm_up: int = 1) -> dict[str, list[float]]:
     """Seconds of every side in every round; the order of the sides turns round with each round."""
+    return alternate_stopwatches({name: _watched(side) for name, side in sides.items()}, repeats, warm_up=warm_up)
+
+
+def alternate_stopwatches(
+    sides: Mapping[str, Callable[[], float]], repeats: int, *, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """As `alternate`, with sides that measure themselves and return the seconds that count."""
     for _ in range(warm_up):
         for side in sides.values():
             side()
@@ -48,11 +55,18 @@ def alternate(sides: Mapping[str, Side], repeats: int, *, warm_up: int = 1) -> d
     order = list(sides)
     for _ in range(repeats):
         for name in order:
-            started = time.perf_counter()
-            sides[name]()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(sides[name]())
         order.reverse()
     return seconds
+
+
+def _watched(side: Side) -> Callable[[], float]:
+    def watched() -> float:
+        started = time.perf_counter()
+        side()
+        return time.perf_counter() - started
+
+    return watched
 
 
 def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:

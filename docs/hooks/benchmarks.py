@@ -110,6 +110,22 @@ def _cli(result: dict[str, Any]) -> Iterator[str]:
     yield from _rows(["command", "from start to end"], rows)
 
 
+def _harden(result: dict[str, Any]) -> Iterator[str]:
+    steps = result["settings"]["steps"]
+    rows = [
+        (
+            f"`{name}`", found["attacked_pictures"], _ms(found["median_seconds"]["defense"]), f"{found['ratio']:.2f}",
+            f"{found['limit']:.2f}", f"{found['over_the_limit']:.3f}", f"{found['over_the_limit_of_its_own_pictures']:.3f}",
+        )
+        for name, found in result["defenses"].items()
+    ]  # fmt: skip
+    headings = [
+        "defense", "pictures attacked", "a step", "of a plain step", f"limit of {steps} inner steps", "over the limit",
+        "over the limit, trained on as many pictures",
+    ]  # fmt: skip
+    yield from _rows(headings, rows)
+
+
 def _rows(headings: list[str], rows: list[tuple[Any, ...]]) -> Iterator[str]:
     yield f"| {' | '.join(headings)} |\n|{'---|' * len(headings)}"
     yield from (f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
@@ -121,5 +137,5 @@ def _ms(seconds: float) -> str:
 
 _TABLES = {
     "loop": _loop, "peers": _peers, "query-rank": _query_rank, "candidate-rank": _candidate_rank, "ranks": _ranks,
-    "cli": _cli,
+    "cli": _cli, "harden": _harden,
 }  # fmt: skip

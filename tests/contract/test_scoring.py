@@ -27,6 +27,7 @@ from embattle_contract_bench import (
 from embattle.attacks import OBJECTIVES, pgd
 from embattle.budget import Linf
 from embattle.embedders import Embedder
+from embattle.errors import ConfigError
 
 
 def iterates(module, x):
@@ -76,6 +77,29 @@ def test_keep_last_returns_the_last_iterate(case):
     result, seen, losses = trace(case.having(keep="last"), 4)
     assert torch.equal(result.x_adv[0], seen[-1])
     torch.testing.assert_close(result.loss[0], losses[-1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "scores"), [("float32", 1), ("bfloat16", 2)])
+def test_unscored_pictures_are_the_same_without_the_forwards_that_score(precision, scores):
+    objective, found = OBJECTIVES["match"].example(), {}
+    for scored in (True, False):
+        module = Spied(Net())
+        attack = pgd(budget=Linf(0.1), steps=5, keep="last", scored=scored, precision=precision)
+        found[scored] = run(Case("", attack, objective), embedder(module, mean=None, std=None), tile=2, seed=6)
+    assert torch.equal(found[False].x_adv, found[True].x_adv)
+    assert (found[True].forwards == 5 + scores).all()
+    assert (found[False].forwards == 5).all()
+    assert (found[False].backwards == 5).all()
+    assert (found[False].loss == -torch.inf).all()
+    assert not found[False].success.any()
+
+
+@pytest.mark.parametrize(
+    "parts", [{}, {"keep": "last", "restarts": 2}, {"keep": "last", "leave_on_success": True}], ids=str
+)
+def test_whoever_chooses_by_score_must_score(parts):
+    with pytest.raises(ConfigError, match="scored=False leaves nothing to choose by"):
+        pgd(budget=Linf(0.1), steps=2, scored=False, **parts)
 
 
 def test_failures_return_their_best_iterate_and_say_so():

@@ -54,11 +54,13 @@ class Attack:
         averaged: whether a shared perturbation becomes, after every step, the mean of its copies clipped to each picture's
             range, as in the ranking paper. False leaves it the whole ball, and pictures are clipped where it is put on
             them: stronger, because pixels that are black or white in some pictures hold it back no longer.
+        scored: whether the last iterate is scored. False saves that forward for callers who want the pictures alone, as
+            training does; every loss is then -inf, and nothing is a success. Goes with keep="last" and one restart.
         name: what reports call it.
 
     Raises:
         BudgetError: fewer than 1 step or restart.
-        ConfigError: an unknown `keep`, `start` or `precision`.
+        ConfigError: an unknown `keep`, `start` or `precision`; `scored` False with parts that choose by score.
     """
 
     budget: Budget
@@ -73,6 +75,7 @@ class Attack:
     # Not in the text by which runs of earlier versions know their attacks.
     shared: bool = field(default=False, repr=False)
     averaged: bool = field(default=True, repr=False)
+    scored: bool = field(default=True, repr=False)
     name: str = field(default="attack", compare=False)
 
     def __post_init__(self) -> None:
@@ -83,6 +86,10 @@ class Attack:
         if self.start not in ("clean", "random", "nudge"):
             raise ConfigError(f"start must be 'clean', 'random' or 'nudge', not {self.start!r}")
         check_precision(self.precision)
+        if not self.scored and (self.keep != "last" or self.restarts > 1 or self.leave_on_success):
+            raise ConfigError(
+                "scored=False leaves nothing to choose by; it goes with keep='last', restarts=1 and leave_on_success=False"
+            )
 
     def __call__(
         self,
@@ -197,6 +204,9 @@ class _Run:
     def _iterate(self, flight: Flight, queue: deque[Job]) -> Flight | None:
         """One pass over everything in flight: score, record, let go what is done, move the rest."""
         at_end = flight.step >= self.attack.steps
+        if not self.attack.scored and bool(at_end.all()):
+            self.tally.take(flight)
+            return None
         seen = self._evaluate(flight, gradient=not bool(at_end.all()))
         scored = self._score_on_plain_model(flight, seen)
         self.has_criterion |= scored.success is not None

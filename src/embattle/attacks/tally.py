@@ -75,6 +75,10 @@ class Tally:
             better &= at_end
         self._write(flight, seen, better & ~self.settled[places])
 
+    def take(self, flight: Flight) -> None:
+        """Takes the iterates in flight as they are, without a score."""
+        self.delta[flight.places.to(self.delta.device)] = flight.delta
+
     def settle(self, flight: Flight, confirmed: Tensor, seen: Evaluation, rows: Tensor) -> None:
         """Takes the iterates in flight whose 8-bit pictures succeeded as final; `rows` maps them into `seen`."""
         part = Evaluation(

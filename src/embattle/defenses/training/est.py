@@ -8,6 +8,7 @@ from embattle.attacks.objectives.shift import Shift
 from embattle.defenses.training import DEFENSES
 from embattle.defenses.training.defense import Defense
 from embattle.defenses.training.example import example
+from embattle.defenses.training.inner import TILE
 from embattle.embedders import Embedder
 from embattle.training import Batch, metric_loss
 
@@ -29,5 +30,7 @@ class EmbeddingShifted(Defense):
 
     def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
         """The metric-learning loss of the shifted batch."""
-        shifted = self.inner(embedder, batch.x, Shift(anchor=batch.x), batch, batch.ids)
+        # In batches of the attack's own size: those that an objective embeds its targets in would be half empty.
+        clean = embedder.embed(batch.x, tile=min(TILE, len(batch.x))).to(batch.x.device)
+        shifted = self.inner(embedder, batch.x, Shift(anchor=clean), batch, batch.ids)
         return metric_loss(self.metric_loss, embedder, batch, shifted)

@@ -25,7 +25,7 @@ class InnerAttack:
 
     Args:
         eps: how far a pixel may move, in units of [0, 1].
-        steps: sign steps, each a forward and a backward pass; one more forward scores the last.
+        steps: sign steps, each a forward and a backward pass.
         step_size: α of a step, in pixel units.
         precision: of the gradient steps, "float32" or "bfloat16"; the weights' own step is float32 either way.
 
@@ -53,4 +53,7 @@ class InnerAttack:
         return found
 
     def _attack(self) -> Any:
-        return pgd(budget=Linf(self.eps), steps=self.steps, step_size=self.step_size, keep="last", precision=self.precision)
+        return pgd(
+            budget=Linf(self.eps), steps=self.steps, step_size=self.step_size, keep="last", scored=False,
+            precision=self.precision,
+        )  # fmt: skip
