@@ -12,7 +12,8 @@ from embattle.defenses.training.madry import Hardest
 from embattle.defenses.training.tuples import apart, stacked, tall_embedder
 from embattle.embedders import EMBEDDING, Embedder
 from embattle.similarity import Cosine, Euclidean
-from embattle.training import in_batch_triplets
+from embattle.training import Triplet, in_batch_triplets
+from embattle.training.losses.triplet_sphere import TripletOnSphere
 
 
 def unit(z):
@@ -104,21 +105,31 @@ def test_act_pulls_positive_and_negative_together_and_leaves_the_anchor(embedder
     assert float(loss.detach()) == pytest.approx(triplet_loss(clean[drawn.anchors], positives, negatives), abs=1e-5)
 
 
-@pytest.mark.parametrize("similarity", [Cosine(), Euclidean()], ids=lambda similarity: similarity.name)
-def test_gains_of_tuples_are_what_their_names_say(similarity):
+TRIPLETS = (
+    Triplet(similarity=Cosine(), margin=0.2),
+    Triplet(similarity=Euclidean(), margin=1.0),
+    TripletOnSphere(similarity=Cosine(), margin=0.2),
+)
+
+
+@pytest.mark.parametrize("triplet", TRIPLETS, ids=lambda triplet: f"{type(triplet).__name__}-{triplet.similarity.name}")
+def test_gains_of_tuples_are_what_their_names_say(triplet):
+    similarity = triplet.similarity
     a, p, n = (torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2, 3))
     member = Embedder(nn.Flatten(), similarity=similarity, channels=1)
 
     def distance(u, v):
         if similarity.name == "cosine":
-            return torch.from_numpy(cosine_distance(u.double().numpy(), v.double().numpy()))
+            far = torch.from_numpy(cosine_distance(u.double().numpy(), v.double().numpy()))
+            return (2 * far).sqrt() if isinstance(triplet, TripletOnSphere) else far
         return (u.double() - v.double()).norm(dim=1)
 
     hardness = distance(a, p) - distance(a, n)
-    assert torch.allclose(Hardest(tuples=5).gain((a, p, n), member).double(), hardness, atol=1e-5)
+    assert torch.allclose(Hardest(tuples=5, triplet=triplet).gain((a, p, n), member).double(), hardness, atol=1e-5)
     aim = float(hardness.median())
     lacking = (aim - hardness).clamp_min(0)
-    assert torch.allclose(Harden(tuples=5, hardness=aim).gain((a, p, n), member).double(), -(lacking**2), atol=1e-5)
+    softened = Harden(tuples=5, triplet=triplet, hardness=aim).gain((a, p, n), member)
+    assert torch.allclose(softened.double(), -(lacking**2), atol=1e-5)
     closer = Collapse(tuples=5).gain((p, n), member)
     assert torch.equal(closer.argsort(), (-distance(p, n)).argsort())
 
@@ -128,11 +139,11 @@ def test_gains_of_tuples_have_the_gradient_of_finite_differences(embedder, make_
     double = Embedder(embedder.module.double(), channels=1)
     places = (torch.tensor([0, 1]), torch.tensor([3, 4]), torch.tensor([7, 8]))
     tall, member = stacked(x, places), tall_embedder(double, 3)
-    objective = Harden(tuples=2, hardness=2.0).bind(member)
+    objective = Harden(tuples=2, triplet=TRIPLETS[2], hardness=2.0).bind(member)
 
     def gain(pictures):
         parts = member.outputs(pictures)[EMBEDDING].chunk(3, dim=1)
-        return Harden(tuples=2, hardness=2.0).gain(parts, member).sum()
+        return Harden(tuples=2, triplet=TRIPLETS[2], hardness=2.0).gain(parts, member).sum()
 
     leaf = tall.clone().requires_grad_(True)
     (grad,) = torch.autograd.grad(objective.loss(member.outputs(leaf), {}, member).sum(), leaf)
@@ -162,7 +173,7 @@ def test_hm_raises_hardness_to_its_aim_and_no_further(embedder, make_batch, make
 
 
 def stacked_clean(defense, embedder, batch):
-    drawn = defense._drawn(embedder, batch, 0.2)
+    drawn = defense._drawn(embedder, batch, Triplet(similarity=Cosine(), margin=0.2))
     return stacked(batch.x, (drawn.anchors, drawn.positives, drawn.negatives))
 
 

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from embattle.errors import ConfigError
 from embattle.similarity import Cosine, Euclidean
 from embattle.training import LOSSES, MARGINS, in_batch_triplets
 from embattle.training.losses.contrastive import Contrastive
 from embattle.training.losses.triplet import Triplet
+from embattle.training.losses.triplet_sphere import TripletOnSphere
 
 CASES = pytest.mark.parametrize(
     ("similarity", "margin"), [(Cosine(), 0.2), (Euclidean(), 1.0)], ids=["cosine", "euclidean"]
@@ -38,6 +40,20 @@ def test_triplet_is_the_mean_hinge_over_its_triplets(similarity, margin):
     loss = Triplet(similarity=similarity, margin=margin)(z, labels, np.random.default_rng(0))
     # An anchor that is its own positive has distance 1e-6 and not 0: the square root's clamp.
     assert loss.item() == pytest.approx(np.mean(terms), abs=1e-6)
+
+
+def test_triplet_sphere_is_the_triplet_loss_of_normalised_embeddings():
+    z, labels = batch()
+    unit = z / z.norm(dim=1, keepdim=True)
+    on_sphere = TripletOnSphere(similarity=Cosine(), margin=0.2)(z, labels, np.random.default_rng(0))
+    plain = Triplet(similarity=Euclidean(), margin=0.2)(unit, labels, np.random.default_rng(0))
+    assert on_sphere.item() == pytest.approx(plain.item(), abs=1e-6)
+    assert on_sphere.item() != pytest.approx(Triplet(similarity=Cosine(), margin=0.2)(z, labels, np.random.default_rng(0)))
+
+
+def test_triplet_sphere_needs_the_cosine():
+    with pytest.raises(ConfigError, match="is for models searched by the cosine, not by 'euclidean'"):
+        TripletOnSphere(similarity=Euclidean(), margin=0.2)
 
 
 @CASES
@@ -77,7 +93,7 @@ def test_equal_embeddings_have_a_finite_gradient(kind, similarity, margin):
 def test_margins_are_the_papers_and_every_loss_builds():
     assert MARGINS == {"cosine": 0.2, "euclidean": 1.0}
     z, labels = batch()
-    assert {entry.name for entry in LOSSES} == {"triplet", "contrastive"}
+    assert {entry.name for entry in LOSSES} == {"triplet", "triplet-sphere", "contrastive"}
     for entry in LOSSES:
         assert entry.example()(z, labels, np.random.default_rng(0)).shape == ()
         assert entry.paper

@@ -72,7 +72,7 @@ class HardenConfig(TrainConfig):
     def _defense(cls, name: str, info: Any) -> str:
         found = defense_class(name)
         loss = info.data.get("loss", "triplet")
-        if found.attacks_triplets and loss != "triplet":
+        if found.attacks_triplets and not str(loss).startswith("triplet"):
             raise ConfigError(f"it attacks triplets and cannot train with {loss}; write --loss triplet, or --defense est")
         return found.name
 

@@ -13,7 +13,7 @@ from embattle.defenses.training.defense import Defense, embedded, triplet_of
 from embattle.defenses.training.example import example
 from embattle.defenses.training.tuples import TupleObjective, apart, stacked, tall_embedder
 from embattle.embedders import Embedder
-from embattle.training import Batch, Triplets, in_batch_triplets, semi_hard
+from embattle.training import Batch, Triplet, Triplets, in_batch_triplets, semi_hard
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,25 +21,18 @@ class Harden(TupleObjective):
     """The triplet's hardness d(a, p) - d(a, n) up to a given one, and no further.
 
     Args:
+        triplet: the loss in whose distance it is measured.
         hardness: the one that is aimed at.
     """
 
+    triplet: Triplet
     hardness: float
 
     count = 3
 
     def gain(self, parts: Sequence[Tensor], member: Embedder) -> Tensor:
         """Minus the squared hardness that is lacking."""
-        return -((self.hardness - hardness(member, parts)).clamp_min(0) ** 2)
-
-
-def hardness(member: Embedder, parts: Sequence[Tensor]) -> Tensor:
-    """d(a, p) - d(a, n) of embeddings of anchors, positives and negatives, (n,)."""
-    anchors, positives, negatives = parts
-    similarity = member.similarity
-    return similarity.distance(similarity.pair(anchors, positives)) - similarity.distance(
-        similarity.pair(anchors, negatives)
-    )
+        return -((self.hardness - self.triplet.hardness(*parts)).clamp_min(0) ** 2)
 
 
 def gradual_hardness(previous_loss: float | None, margin: float) -> float:
@@ -56,7 +49,7 @@ def gradual_hardness(previous_loss: float | None, margin: float) -> float:
     example=lambda: example("hm"),
     paper="Zhou and Patel, Enhancing Adversarial Robustness for Deep Metric Learning (CVPR 2022), sections 3.1 and 3.2",
     access="gradient",
-    differs="without the intra-class structure term; the model's own distance, not the Euclidean one on the unit sphere",
+    differs="without the intra-class structure term; the paper's distance is that of the loss triplet-sphere",
 )
 class HardnessManipulation(Defense):
     """Trains on triplets attacked up to a hardness which rises as the loss falls, so that training does not collapse.
@@ -70,18 +63,18 @@ class HardnessManipulation(Defense):
     def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
         """The triplet loss of triplets attacked as a whole."""
         triplet = triplet_of(self)
-        drawn = self._drawn(embedder, batch, triplet.margin)
-        aim = Harden(tuples=len(drawn), hardness=gradual_hardness(batch.previous_loss, triplet.margin))
+        drawn = self._drawn(embedder, batch, triplet)
+        aim = Harden(tuples=len(drawn), triplet=triplet, hardness=gradual_hardness(batch.previous_loss, triplet.margin))
         attacked = attacked_triplets(self, embedder, batch, drawn, aim)
         return triplet.of(*embedded(embedder, attacked).chunk(3))
 
-    def _drawn(self, embedder: Embedder, batch: Batch, margin: float) -> Triplets:
+    def _drawn(self, embedder: Embedder, batch: Batch, triplet: Triplet) -> Triplets:
         assert batch.labels is not None
         with embedder.frozen(), torch.no_grad():
             z = embedded(embedder, batch.x)
-        distance = embedder.similarity.distance(embedder.similarity.cross(z, z))
+        distance = triplet.distance(embedder.similarity.cross(z, z))
         drawn = in_batch_triplets(batch.labels, batch.rng())
-        return semi_hard(drawn, distance, batch.labels, margin, batch.rng("semi-hard"))
+        return semi_hard(drawn, distance, batch.labels, triplet.margin, batch.rng("semi-hard"))
 
 
 def attacked_triplets(

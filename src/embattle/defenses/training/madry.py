@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from embattle.defenses.training import DEFENSES
 from embattle.defenses.training.defense import Defense, embedded, triplet_of
 from embattle.defenses.training.example import example
-from embattle.defenses.training.hm import attacked_triplets, hardness
+from embattle.defenses.training.hm import attacked_triplets
 from embattle.defenses.training.tuples import TupleObjective
 from embattle.embedders import Embedder
-from embattle.training import Batch, in_batch_triplets
+from embattle.training import Batch, Triplet, in_batch_triplets
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Hardest(TupleObjective):
-    """The triplet as hard as the budget lets."""
+    """The triplet as hard as the budget lets.
+
+    Args:
+        triplet: the loss in whose distance hardness is measured.
+    """
+
+    triplet: Triplet
 
     count = 3
 
     def gain(self, parts: Sequence[Tensor], member: Embedder) -> Tensor:
         """Its hardness, beyond the hinge too."""
-        return hardness(member, parts)
+        return self.triplet.hardness(*parts)
 
 
 @DEFENSES.register(
@@ -46,5 +54,5 @@ class AdversarialTriplet(Defense):
         triplet = triplet_of(self)
         assert batch.labels is not None
         drawn = in_batch_triplets(batch.labels, batch.rng())
-        attacked = attacked_triplets(self, embedder, batch, drawn, Hardest(tuples=len(drawn)))
+        attacked = attacked_triplets(self, embedder, batch, drawn, Hardest(tuples=len(drawn), triplet=triplet))
         return triplet.of(*embedded(embedder, attacked).chunk(3))

@@ -41,6 +41,13 @@ class Triplet:
 
     def of(self, anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Loss of T given triplets of embeddings, each (T, D), a scalar."""
-        to_positive = self.similarity.distance(self.similarity.pair(anchors, positives))
-        to_negative = self.similarity.distance(self.similarity.pair(anchors, negatives))
-        return (to_positive - to_negative + self.margin).clamp_min(0).mean()
+        return (self.hardness(anchors, positives, negatives) + self.margin).clamp_min(0).mean()
+
+    def hardness(self, anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """d(a, p) - d(a, n) of T triplets of embeddings, each (T, D), (T,)."""
+        to_positive, to_negative = (self.similarity.pair(anchors, others) for others in (positives, negatives))
+        return self.distance(to_positive) - self.distance(to_negative)
+
+    def distance(self, values: Tensor) -> Tensor:
+        """The distance d that similarities stand for."""
+        return self.similarity.distance(values)
