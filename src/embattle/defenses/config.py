@@ -71,8 +71,9 @@ class HardenConfig(TrainConfig):
     @classmethod
     def _defense(cls, name: str, info: Any) -> str:
         found = DEFENSES[name]
+        kind: Any = found.build
         loss = info.data.get("loss", "triplet")
-        if found.build.attacks_triplets and loss != "triplet":
+        if kind.attacks_triplets and loss != "triplet":
             raise ConfigError(f"it attacks triplets and cannot train with {loss}; write --loss triplet, or --defense est")
         return found.name
 

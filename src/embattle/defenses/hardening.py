@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from embattle.data import ImageSet
 from embattle.defenses.config import HardenConfig
@@ -25,7 +26,8 @@ def check_hardening(config: HardenConfig, pictures: ImageSet) -> None:
             "fresh weights need a network that Embattle knows, and none is named; leave fresh out: the model's own weights "
             "are trained further"
         )
-    if DEFENSES[config.defense].build.needs_labels:
+    kind: Any = DEFENSES[config.defense].build
+    if kind.needs_labels:
         check_labels(pictures)
 
 
