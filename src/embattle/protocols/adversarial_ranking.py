@@ -90,7 +90,7 @@ SCALES = {
 
 # Every triplet is replaced by its max-shift example, with the step rule at ε = .3, from the first epoch on.
 DEFENDED = {"defense": "est", "eps": 0.3, "steps": 30, "step_size": 0.01, "batch_size": 1000}
-# With the paper's thirty steps and batches of 1000, five epochs are 300 updates: CA+ w=1 came to 17.9 (results of that name).
+# With the paper's thirty steps and batches of 1000, five epochs are 300 updates, and CA+ w=1 came to 17.9 (see results/).
 # Ten steps of 2.5 ε / 10 get about as far, and batches of 128 make eight times as many updates of the same pictures.
 QUICK = {"precision": "bfloat16", "steps": 10, "step_size": 0.075, "batch_size": 128}
 _DEFENDED_SCALES = {
@@ -107,8 +107,8 @@ _DEFENDED_SCALES = {
 _DEFENDED_DIFFERS = (
     "The attack inside starts from a seeded nudge, once for each picture of a batch; the authors attack each picture "
     "of each triplet.",
-    "At scale cpu the model is trained for 5 epochs instead of 30, one seed, in batches of 128 instead of 1000, with ten inner "
-    "steps of 0.075 in bfloat16 instead of thirty of 0.01.",
+    "At scale cpu the model is trained for 5 epochs instead of 30, one seed, in batches of 128 instead of 1000, with ten "
+    "inner steps of 0.075 in bfloat16 instead of thirty of 0.01.",
 )
 
 

@@ -121,7 +121,13 @@ def _black_box(cells: _Cells) -> dict[str, Any] | None:
         return None
     figure, status = gain
     finding = f"white box minus black box at ε {cells.base:.3g}, paired: {figure}"
-    advice = "guessing beats the gradient, so the gradient is masked and every score is too high; " + _SMOOTH
+    if status == "warn":
+        advice = (
+            "guessing comes about as far as the gradient: the scores may be too high; attack with --attack apgd and more "
+            "steps, and compare"
+        )
+    else:
+        advice = "guessing beats the gradient, so the gradient is masked and every score is too high; " + _SMOOTH
     return _check("black box never beats white box", status, {"difference": figure}, finding, advice)
 
 
