@@ -104,8 +104,8 @@ def test_a_configuration_that_makes_no_sense_is_named(tmp_path, meta):
 
 
 def test_an_unknown_network_is_named(trained, tmp_path):
-    path = saved(tmp_path / "x.safetensors", trained, network="c2f2")
-    with pytest.raises(ConfigError, match=r"'c2f2'.*did you mean c2f1"):
+    path = saved(tmp_path / "x.safetensors", trained, network="c2f3")
+    with pytest.raises(ConfigError, match=r"'c2f3'.*did you mean c2f"):
         load_checkpoint(path)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from embattle import data
-from embattle.cli import main
+from embattle.cli.experiment import experiment
 from embattle.embedders import load_checkpoint
 from embattle.errors import ConfigError, RunMismatch
 from embattle.protocols import PROTOCOLS, Column, Model, Protocol, Scale, SignSteps, reproduce
@@ -152,9 +152,8 @@ def test_checkpoints_of_different_trainings_have_different_names() -> None:
     assert len(names) > 20
 
 
-def test_show_names_every_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", "robustness-scores"]) == 0
-    shown = capsys.readouterr().out
-    assert "fare (c2f2): from none; defense fare" in shown
-    assert "on each of: none, est, act, hm, fare" in shown
-    assert max(map(len, shown.partition("attacked  ")[2].splitlines())) <= 80
+def test_the_description_names_every_model() -> None:
+    shown = experiment(PROTOCOLS["robustness-scores"])
+    assert "fare (c2f2): from none; loss triplet-sphere" in shown
+    assert "on each of: none, est, act, hm, fare, est-cosine" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80

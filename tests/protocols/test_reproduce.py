@@ -334,7 +334,7 @@ def test_units_name_their_attack_and_not_which_card_computes_them(tiny: Protocol
     reproduce(tiny, "smoke", models=models, out=tmp_path / "two", attacked=2, seeds=(0,), device="cpu:0")
     assert {path.name for path in (tmp_path / "two" / "units").glob("*.jsonl")} == ids
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution, "attack_names", lambda eps: dict.fromkeys(attack_keys(eps), "another attack"))
+        patch.setattr(execution, "attack_names", lambda eps, columns, steps: dict.fromkeys(attack_keys(eps), "another"))
         reproduce(tiny, "smoke", models=models, out=tmp_path / "three", attacked=2, seeds=(0,))
     other = {path.name for path in (tmp_path / "three" / "units").glob("*.jsonl")}
     assert other & ids  # training and the clean system

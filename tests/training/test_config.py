@@ -32,7 +32,7 @@ def test_defaults_are_the_papers_for_each_similarity():
         ({"threads": 0}, "'threads' cannot be 0"),
         ({"weight_decay": "much"}, "'weight_decay' cannot be 'much'"),
         ({"similarity": "dot"}, "similarity 'dot' is not known"),
-        ({"network": "c2f2"}, "no network is called 'c2f2'; did you mean c2f1"),
+        ({"network": "c2f3"}, "no network is called 'c2f3'; did you mean c2f"),
         ({"loss": "tripplet"}, "did you mean triplet"),
     ],
 )

@@ -43,7 +43,7 @@ def test_trains_reports_and_goes_on(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--network", "c2f2"], "no network is called 'c2f2'"),
+        (["--network", "c2f3"], "no network is called 'c2f3'"),
         (["--network-arg", "width"], "write NAME=VALUE"),
         (["--network-arg", "depth=3"], "has no argument 'depth'"),
         (["--epochs", "0"], "'epochs' cannot be 0"),
