@@ -110,7 +110,7 @@ def _images(archive: Path, names: Sequence[str]) -> torch.Tensor:
         with zipfile.ZipFile(archive) as pictures:
             for place, name in enumerate(names):
                 images[place] = _picture(archive, pictures, name)
-    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
         raise DataError(f"{archive} cannot be read ({error}); put the original there") from error
     return images
 

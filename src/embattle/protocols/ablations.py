@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from embattle.protocols.adversarial_ranking import DEFENDED, DIFFERS, IN_SHORT, PAPER, QUICK, SCALES
+from embattle.protocols.adversarial_ranking import DEFENDED, DIFFERS_OF_RANKS, IN_SHORT, PAPER, QUICK, SCALES
 from embattle.protocols.protocol import PROTOCOLS, Column, Model, Protocol
 
 _SCENARIOS = ("ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m1")
@@ -22,7 +22,6 @@ _VARIANTS: Mapping[str, Model] = {
     "dimension 128": Model(network="c2f1", training={"network_args": {"dimension": 128}}),
     "dimension 512": Model(network="c2f1", training={"network_args": {"dimension": 512}}),
 }
-_DIFFERS = tuple(sentence for sentence in DIFFERS if not sentence.startswith("Max shift"))
 _NO_FIGURES = "The paper says this in a sentence and prints no figures."
 
 
@@ -36,7 +35,7 @@ def _on(model: str, judge: str) -> list[Column]:
 def _unprinted(name: str, title: str, where: str, models: Mapping[str, Model], columns: Sequence[Column]) -> Protocol:
     return Protocol(
         name=name, title=title, paper=f"{PAPER}, {where}", data="mnist", models=models, columns=tuple(columns),
-        eps=(0.03, 0.3), published={}, differs=(*_DIFFERS, _NO_FIGURES),
+        eps=(0.03, 0.3), published={}, differs=(*DIFFERS_OF_RANKS, _NO_FIGURES),
         scales={
             "smoke": replace(SCALES["smoke"], hardening={**QUICK, "steps": 2, "step_size": 0.15}, takes="some minutes"),
             "cpu": replace(
