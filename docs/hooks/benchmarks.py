@@ -126,6 +126,21 @@ def _harden(result: dict[str, Any]) -> Iterator[str]:
     yield from _rows(headings, rows)
 
 
+def _divergence(result: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        (f"`{name}`", found["stopped"], "", "") if "stopped" in found else (
+            f"`{name}`", ", ".join(f"{loss:.3f}" for loss in found["loss"]),
+            f"{found['recall_at_1']:.3f} [{found['interval'][0]:.3f}, {found['interval'][1]:.3f}]",
+            f"{found['spread']:.4f}",
+        )
+        for name, found in result["defenses"].items()
+    ]  # fmt: skip
+    headings = [
+        "defense", f"loss by epoch (margin {result['margin']:g})", "Recall@1, clean", "distance between classes, clean"
+    ]  # fmt: skip
+    yield from _rows(headings, rows)
+
+
 def _rows(headings: list[str], rows: list[tuple[Any, ...]]) -> Iterator[str]:
     yield f"| {' | '.join(headings)} |\n|{'---|' * len(headings)}"
     yield from (f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
@@ -137,5 +152,5 @@ def _ms(seconds: float) -> str:
 
 _TABLES = {
     "loop": _loop, "peers": _peers, "query-rank": _query_rank, "candidate-rank": _candidate_rank, "ranks": _ranks,
-    "cli": _cli, "harden": _harden,
+    "cli": _cli, "harden": _harden, "divergence": _divergence,
 }  # fmt: skip
