@@ -66,3 +66,17 @@ def check_embeddings(embeddings: Tensor, similarity: Similarity, what: str = "em
             "check that its weights were loaded and that the pictures differ"
         )
     return embeddings
+
+
+def spread(embeddings: Tensor) -> float:
+    """How much embeddings differ, as a share of their length: their distance from the mean one, both root mean squares.
+
+    0 where a model gives every picture the same embedding, and up to about 1 where they point everywhere.
+
+    Args:
+        embeddings: (N, D) floats.
+
+    >>> spread(torch.eye(2)), spread(torch.ones(2, 3))
+    (0.7071067690849304, 0.0)
+    """
+    return float((embeddings - embeddings.mean(0)).norm() / embeddings.norm().clamp_min(_ZERO))

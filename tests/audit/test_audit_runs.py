@@ -228,6 +228,8 @@ def test_the_subject_is_told(run, make_model, make_gallery) -> None:
     assert (subject["gallery"], subject["dimension"], subject["classes"], subject["page"]) == (40, 6, 4, 4)
     assert set(summary["clean"]) == {"recall@1", "recall@4", "map@r"}
     z = make_model().embed(make_gallery().images).double()
+    lengths, apart = (rows.square().sum(1).mean().sqrt() for rows in (z, z - z.mean(0)))
+    assert subject["spread"] == pytest.approx(float(apart / lengths))
     z = z / z.norm(dim=1, keepdim=True)
     near = (z @ z.T).fill_diagonal_(-2).argmax(1)
     labels = make_gallery().labels

@@ -125,3 +125,23 @@ def test_what_is_no_audit_is_refused(runs, tmp_path):
     (second / "config.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="is no audit"):
         build_comparison(first, second)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told", "collapsed"),
+    [
+        (0.8, 0.004, "80 % in A and 0.4 % in B", "The model of B has nearly collapsed"),
+        (0.004, 0.8, "0.4 % in A and 80 % in B", "The model of A has nearly collapsed"),
+        (0.8, 0.5, "80 % in A and 50 % in B", None),
+        (0.8, None, None, None),
+    ],
+)
+def test_a_model_that_gives_all_pictures_nearly_one_embedding_is_told(runs, before, after, told, collapsed):
+    found = build_comparison(*runs)
+    for run, spread in zip(found["runs"], (before, after), strict=True):
+        run["subject"] = dict(run["subject"]) | ({} if spread is None else {"spread": spread})
+    text = comparison_markdown(found)
+    assert (told is None) == ("of their length" not in text)
+    assert told is None or told in text
+    assert (collapsed is None) == ("nearly collapsed" not in text)
+    assert collapsed is None or collapsed in text

@@ -16,7 +16,7 @@ from embattle.audit.first_layer import Sight, first_sight
 from embattle.embedders import EMBEDDING, Embedder
 from embattle.errors import DataError, EmbattleError, ModelError
 from embattle.rng import generator
-from embattle.vectors import check_embeddings
+from embattle.vectors import check_embeddings, spread
 
 Status = Literal["ok", "warn", "FAIL"]
 
@@ -124,9 +124,9 @@ def _on_first_pass(embedder: Embedder, x: Tensor, z: Tensor, seen: Sight | None)
     except ModelError as error:
         yield Check(name="not collapsed", status="FAIL", finding=str(error))
         return
-    spread = float((z - z.mean(0)).norm() / z.norm().clamp_min(1e-30))
-    finding = f"embeddings of different pictures differ by {100 * spread:.3g} % of their length"
-    if spread < _SPREAD:
+    differ = spread(z)
+    finding = f"embeddings of different pictures differ by {100 * differ:.3g} % of their length"
+    if differ < _SPREAD:
         advice = "check that the weights were loaded and that the pictures differ"
         yield Check(name="not collapsed", status="warn", finding=finding, advice=advice)
     else:

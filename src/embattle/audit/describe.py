@@ -19,6 +19,7 @@ from embattle.scenarios.classes import class_count
 from embattle.scenarios.scenario import Scenario, named
 from embattle.scenarios.subject import Subject, page_length
 from embattle.scenarios.universal import is_universal, learnt_from
+from embattle.vectors import spread
 
 # Pictures that the model is checked on before its figures are believed.
 _LOOKED_AT = 4
@@ -108,6 +109,7 @@ def subject_row(subject: Subject) -> dict[str, Any]:
     return {
         "row": "subject", "model": subject.embedder.name, "fingerprint": subject.embedder.fingerprint,
         "similarity": subject.similarity.name, "lengths": [float(end) for end in torch.aminmax(subject.z.norm(dim=1))],
+        "spread": spread(subject.z),
         "parameters": subject.embedder.parameter_count,
         "dimension": int(subject.z.shape[1]), "data": images.name, "gallery": len(images),
         "picture": [images.channels, *images.size], "labelled": images.labelled,

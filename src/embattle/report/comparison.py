@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # What a paired difference says, seen from the owner.
 _HARDER, _EASIER, _SAME = "harder", "easier", "no change seen"
 _COLUMNS = 3
+# A model whose embeddings differ so many times less than the other's has given up on telling pictures apart.
+_COLLAPSED = 10
 
 
 def change(difference: Record | None) -> str:
@@ -161,7 +163,7 @@ def _signed(figure: Record) -> str:
 
 def _notes(comparison: Record) -> list[str]:
     first, second = comparison["names"]
-    notes = []
+    notes = list(_spread(comparison))
     if comparison["paired"]:
         notes.append(
             f"Differences are {second} minus {first} on the same pictures, averaged picture by picture; brackets hold 95 % "
@@ -174,6 +176,22 @@ def _notes(comparison: Record) -> list[str]:
     if not comparison["complete"]:
         notes.append("One of the runs is unfinished: figures may rest on fewer pictures than planned.")
     return notes + list(comparison.get("notes") or ())
+
+
+def _spread(comparison: Record) -> Iterator[str]:
+    """How much embeddings differ in either run, and whether one of the models has all but collapsed."""
+    spreads = {
+        name: run["subject"]["spread"]
+        for name, run in zip(comparison["names"], comparison["runs"], strict=True)
+        if "spread" in run["subject"]
+    }
+    if len(spreads) < len(comparison["names"]):
+        return
+    told = " and ".join(f"{100 * value:.3g} % in {name}" for name, value in spreads.items())
+    yield f"Embeddings of different pictures differ by this much of their length: {told}."
+    least, most = sorted(spreads, key=spreads.__getitem__)
+    if spreads[least] * _COLLAPSED < spreads[most]:
+        yield f"The model of {least} has nearly collapsed: whatever its other figures."
 
 
 def _training(comparison: Record) -> list[tuple[str, str]]:
