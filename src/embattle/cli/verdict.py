@@ -84,7 +84,8 @@ def conclude_reproduction(run: Path, result: dict[str, Any], *, markdown: bool =
     """Writes result.json, result.md and result.csv of a run and prints what they say.
 
     Raises:
-        GateFailed: a finished run with a figure that is weaker than the paper's by more than its tolerance.
+        GateFailed: a finished run falls short of its paper by more than a tolerance: an attack is weaker, or a defended
+            model easier to attack.
         InputError: the folder cannot be written.
         RunIncomplete: the disk is full.
     """
@@ -100,9 +101,14 @@ def conclude_reproduction(run: Path, result: dict[str, Any], *, markdown: bool =
             units = result["units"]
             console.print(f"unfinished: {units['done']} of {units['planned']} units; the same reproduce command goes on")
         console.print(f"result  {run / 'result.md'}", markup=False, soft_wrap=True, highlight=False)
-    weaker = result["verdicts"]["weaker"]
-    if weaker and result["complete"]:
-        raise GateFailed(f"{weaker} of {sum(result['verdicts'].values())} figures are weaker than the paper's")
+    short = result["short"]
+    if any(short.values()) and result["complete"]:
+        whole = sum(result["verdicts"].values())
+        told = {
+            "attack": "show an attack weaker than the paper's",
+            "defense": "show a defense easier to attack than the paper's",
+        }
+        raise GateFailed("; ".join(f"{short[kind]} of {whole} figures {why}" for kind, why in told.items() if short[kind]))
 
 
 def write_unfinished_transfer(run: Path) -> Path:

@@ -97,6 +97,7 @@ def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dic
             column=column.name, metric=column.metric, unit=column.unit, rises=column.rises, width=column.width,
             tolerance=column.tolerance, eps=eps, value=protocol.published.get((column.name, eps)), attack=column.attack,
             scenario=column.scenario, model=column.judged_on or protocol.first,
+            defended="defense" in protocol.models[column.judged_on or protocol.first].training,
         )
         for column in protocol.columns
         for eps in (0.0, *protocol.eps)

@@ -43,6 +43,7 @@ class Published:
         attack: the attack whose samples it is a metric of; unset: it is called as the column.
         scenario: what the attacker wants.
         model: which of the protocol's models is attacked.
+        defended: whether that model is a defense's: then the figure is the defense's, and a stronger attack its fault.
     """
 
     column: str
@@ -56,6 +57,12 @@ class Published:
     attack: str = ""
     scenario: str = ""
     model: str = ""
+    defended: bool = False
+
+    @property
+    def short(self) -> str:
+        """The verdict with which we fall short of the paper: a weaker attack, or a defense that is easier to attack."""
+        return "stronger" if self.defended else "weaker"
 
     @property
     def rows(self) -> str:
@@ -88,6 +95,10 @@ def build_reproduction(run: Path) -> dict[str, Any]:
             for row in measured.models
         ],
         "verdicts": {name: verdicts.count(name) for name in ("same", "stronger", "weaker")},
+        "short": {
+            kind: sum(cell["short"] for cell in cells if cell["defended"] == (kind == "defense"))
+            for kind in ("attack", "defense")
+        },
         "order": paper_order(cells) if judged else None,
         "untelling": sum(cell["verdict"] == "same" and cell["telling"] is False for cell in cells),
         "robustness": _robustness(paper["described"].get("scores") or {}, cells), "cells": cells,
@@ -148,12 +159,13 @@ def _cell(place: Published, measured: _Measured, *, judged: bool) -> dict[str, A
     difference = None if ours is None or place.value is None else ours["value"] - place.value
     # Of the clean system nobody can say that it is stronger or weaker for an attacker.
     decided = judged and place.eps > 0 and difference is not None
+    told = verdict(difference, tolerance, rises=place.rises) if decided and difference is not None else None
     return {
         "column": place.column, "attack": place.rows, "scenario": place.scenario, "model": place.model,
         "metric": place.metric, "unit": place.unit, "rises": place.rises, "width": place.width,
         "eps": place.eps, "paper": place.value, "ours": ours, "by_seed": {str(s): v for s, v in by_seed.items()},
         "seed_deviation": deviation, "difference": difference, "tolerance": tolerance,
-        "verdict": verdict(difference, tolerance, rises=place.rises) if decided and difference is not None else None,
+        "verdict": told, "defended": place.defended, "short": told == place.short,
         # Where the paper's own attack moves less than the tolerance, the same figure is had by not attacking at all.
         "telling": None if clean is None or place.value is None else abs(clean["value"] - place.value) > tolerance,
         "eight_bit": _figure(place, rows, "eight_bit")[0], "adaptive": _figure(place, adaptive, "metrics")[0],
@@ -185,25 +197,33 @@ def _robustness(published: Mapping[str, float | None], cells: Sequence[Row]) -> 
 def paper_order(cells: Sequence[Row]) -> dict[str, int]:
     """Whether cells stand in the order that the paper has them in.
 
-    Compared are attacked cells of one ε and unit, pair by pair, where the paper's figures lie further apart than what our
-    intervals, taken together, leave open.
+    Compared are attacked cells of one ε, metric and direction, pair by pair, where the paper's figures lie further apart
+    than what our intervals, taken together, leave open. Much of an order may be that of the clean system, so it is also
+    counted how many pairs would stand in it had nobody attacked.
 
     Args:
         cells: of a result.
 
     Returns:
-        "pairs" compared, and how many of them have the "same" order.
+        "pairs" compared, how many of them have the "same" order, and how many the clean figures have: "unattacked".
     """
     known = [cell for cell in cells if cell["eps"] and cell["paper"] is not None and cell["ours"] is not None]
-    pairs = same = 0
+    clean = {cell["column"]: cell["ours"]["value"] for cell in cells if not cell["eps"] and cell["ours"] is not None}
+    found = {"pairs": 0, "same": 0, "unattacked": 0}
     for one, other in itertools.combinations(known, 2):
-        if (one["eps"], one["unit"]) != (other["eps"], other["unit"]):
-            continue
         gap = one["paper"] - other["paper"]
-        if abs(gap) > math.hypot(_half_width(one["ours"]), _half_width(other["ours"])):
-            pairs += 1
-            same += gap * (one["ours"]["value"] - other["ours"]["value"]) > 0
-    return {"pairs": pairs, "same": same}
+        if _kind(one) != _kind(other) or abs(gap) <= math.hypot(_half_width(one["ours"]), _half_width(other["ours"])):
+            continue
+        found["pairs"] += 1
+        found["same"] += gap * (one["ours"]["value"] - other["ours"]["value"]) > 0
+        if one["column"] in clean and other["column"] in clean:
+            found["unattacked"] += gap * (clean[one["column"]] - clean[other["column"]]) > 0
+    return found
+
+
+def _kind(cell: Row) -> tuple[Any, ...]:
+    """What two cells share that can be compared; the ranks of seen and of unseen pictures can."""
+    return cell["eps"], cell["unit"], cell["rises"], cell["metric"].removeprefix("seen_")
 
 
 def _half_width(figure: Row | None) -> float:

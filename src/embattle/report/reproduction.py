@@ -84,7 +84,7 @@ def reproduction_table(result: Record) -> Table:
         table.add_row(
             safe_text(cell["column"]), eps_decimal(cell["eps"]), _number(cell, cell["paper"]), _value(cell, "ours"),
             interval_text(cell["ours"], digits=_digits(cell)), _number(cell, cell["tolerance"]),
-            Text(verdict or "–", style="bold red" if verdict == "weaker" else ""), _value(cell, "adaptive"),
+            Text(verdict or "–", style="bold red" if cell["short"] else ""), _value(cell, "adaptive"),
         )  # fmt: skip
     return table
 
@@ -119,16 +119,28 @@ def _state(result: Record) -> str:
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items())
     untelling = result.get("untelling")
     vague = f" Of the same, {untelling} would be so without any attack: the paper's effect is below the tolerance."
-    order = result.get("order") or {"pairs": 0}
-    ordered = (
-        f" Of {order['pairs']:,} pairs of cells at one ε that the paper has further apart than our intervals, "
-        f"{order['same']:,} stand in the paper's order."
-        if order["pairs"]
-        else ""
-    )
     return (
         f"**Of {sum(verdicts.values())} attacked cells with a published figure: {told}.**"
-        f"{vague if untelling else ''}{ordered}"
+        f"{_short(result)}{vague if untelling else ''}{_order(result)}"
+    )
+
+
+def _short(result: Record) -> str:
+    """What stronger means where models are defended; results of earlier versions do not say."""
+    if not any(cell.get("defended") for cell in result["cells"]):
+        return ""
+    count = result["short"]["defense"]
+    return f" On a defended model *stronger* is the defense falling short of the paper's: {count} of the cells do."
+
+
+def _order(result: Record) -> str:
+    """In how many pairs of cells the paper's order holds; results of earlier versions compared other pairs, or none."""
+    order = result.get("order") or {}
+    if not order.get("pairs") or "unattacked" not in order:
+        return ""
+    return (
+        f" Of {order['pairs']:,} pairs of cells of one ε, metric and direction that the paper has further apart than our "
+        f"intervals, {order['same']:,} stand in the paper's order; {order['unattacked']:,} would without any attack."
     )
 
 
