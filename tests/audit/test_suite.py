@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import embattle as eb
 from embattle.audit import AuditConfig, audit
 from embattle.audit.attack_unit import build_attack
 from embattle.audit.config import SUITES
+from embattle.audit.describe import out_of_reach
 from embattle.audit.masking import probe_cell, probes
 from embattle.data import ImageSet
 from embattle.errors import ConfigError
@@ -57,7 +59,10 @@ def test_the_suite_is_the_published_setting() -> None:
     ("given", "expected"),
     [
         ({"eps": "8/255"}, {"eps": (8 / 255,), "steps": 32}),
-        ({"steps": 5}, {"steps": 5, "step_size": 3 / 255}),
+        # Five steps of 3/255 would not reach ε: another number of steps has its own size, unless one is given.
+        ({"steps": 5}, {"steps": 5, "step_size": None}),
+        ({"steps": 5, "step_size": "3/255"}, {"steps": 5, "step_size": 3 / 255}),
+        ({"steps": 32}, {"steps": 32, "step_size": 3 / 255}),
         ({"step_size": "1/255"}, {"steps": 32, "step_size": 1 / 255}),
         ({"scenarios": ["tma"]}, {"scenarios": ("tma",), "eps": (77 / 255,)}),
         ({"attack": "pgd"}, {"attack": "pgd", "steps": 32}),
@@ -97,8 +102,42 @@ def test_runs_of_an_earlier_version_keep_their_hash() -> None:
     digest = hashlib.sha256(canonical_json(AuditConfig().recorded()).encode()).hexdigest()
     assert digest == "bac9102cafbe73c6a8acbebd19c4b9626081a166d802a738b13fce505061778e"
     recorded = AuditConfig.parse({"suite": "ers", "steps": 5}).recorded()
-    assert (recorded["suite"], recorded["step_size"], recorded["steps"]) == ("ers", 3 / 255, 5)
+    assert (recorded["suite"], recorded["steps"], "step_size" in recorded) == ("ers", 5, False)
     assert AuditConfig.parse(recorded) == AuditConfig.parse({"suite": "ers", "steps": 5})
+    recorded = AuditConfig.parse({"suite": "ers"}).recorded()
+    assert (recorded["step_size"], recorded["steps"]) == (3 / 255, 32)
+    assert AuditConfig.parse(recorded) == AuditConfig.parse({"suite": "ers"})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, None),
+        ({"steps": 26, "step_size": "3/255"}, None),
+        ({"steps": 25, "step_size": "3/255"}, r"25 steps of 0.01176 reach 0.2941 of ε = 0.302.* set steps to 26 or more"),
+        (
+            {"suite": "", "attack": "pgd", "eps": 0.1, "step_size": 0.001},
+            r"reach 0.02 of ε = 0.1.* set steps to 100 or more",
+        ),
+        ({"steps": 1}, None),
+    ],
+)
+def test_steps_that_cannot_reach_eps_are_warned_of(given: dict[str, Any], told: str | None) -> None:
+    warned = out_of_reach(AuditConfig.parse({"suite": "ers", **given}))
+    assert [bool(re.search(told or "", text)) for text in warned] == ([True] if told else [])
+
+
+def test_departures_from_the_published_setting_are_named() -> None:
+    assert AuditConfig.parse({"suite": "ers"}).departures == {}
+    assert AuditConfig.parse({"eps": 0.1, "steps": 3}).departures == {}, "no suite, nothing to depart from"
+    found = AuditConfig.parse({"suite": "ers", "eps": "8/255", "steps": 4}).departures
+    assert found == {"eps": ((8 / 255,), (77 / 255,)), "steps": (4, 32), "step_size": (None, 3 / 255)}
+
+
+def test_the_probes_of_an_eps_below_one_grey_level_have_it_as_their_largest() -> None:
+    tried = probes(AuditConfig.parse({"suite": "ers", "eps": 0.003}))
+    assert {probe.eps for probe in tried if probe.role == "white"} == {0.003, 1.0}
+    assert {probe.eps for probe in tried if probe.role == "black"} == {0.003}
 
 
 # --- the run --------------------------------------------------------------------------------------------------------
@@ -125,6 +164,8 @@ def test_a_suite_has_its_score_and_its_checks(run, tmp_path: Path) -> None:
         for name in ("ers", "ers-legacy"):
             assert row[name]["measured"]["value"] in [figure["value"] for figure in curves[row[name]["threat"]].values()]
     text = render_markdown(summary)
+    told = "steps = 4 (the suite has 32), step_size = the attack's own (the suite has 0.01176)"
+    assert any(told in note for note in summary["notes"])
     assert "Robustness score" in text
     assert f"{scores['ers']['value']:.1f} [" in text
     assert f"{scores['ers-legacy']['value']:.1f} [" in text

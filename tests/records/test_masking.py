@@ -112,6 +112,27 @@ def test_pictures_are_compared_with_themselves() -> None:
     counts = {name: figure["n"] for name, figure in checks[NAMES[0]]["figures"].items()}
     assert counts == {"ε 0.075 to 0.15": 16, "ε 0.15 to 0.3": 16, "ε 0.3 to 1": 15}
     assert checks[NAMES[1]]["figures"]["success"]["n"] == 15
+    assert checks[NAMES[1]]["status"] == "warn"
+    assert "1 of 16 pictures gave NaN or infinity" in checks[NAMES[1]]["finding"]
+
+
+@pytest.mark.parametrize("broken", [16, 15, 8])
+def test_a_model_that_breaks_under_attack_passes_nothing(broken: int) -> None:
+    """Every white-box attack turns so many pictures to NaN; guessing does not."""
+    nans: list[float | None] = [None] * broken
+    cells = {
+        name: cell("white", eps, steps, nans + spread(loss, 16 - broken))
+        for name, eps, steps, loss in (
+            ("quarter", 0.075, 32, 0.3), ("half", 0.15, 32, 0.8), ("whole", 0.3, 32, 1.2), ("one", 1.0, 32, 1.4),
+            ("few", 0.3, 8, 1.0), ("many", 0.3, 64, 1.25),
+        )
+    }  # fmt: skip
+    checks = {check["check"]: check for check in judge(rows(**cells))}
+    assert list(checks) == list(NAMES)
+    assert [check["status"] for check in checks.values()][:4] == ["FAIL"] * 4
+    for name in NAMES[:4]:
+        assert f"{broken} of 16 pictures gave NaN or infinity" in checks[name]["finding"]
+        assert "overflows or divides by zero" in checks[name]["advice"]
 
 
 def test_an_unfinished_run_is_judged_by_what_is_there() -> None:

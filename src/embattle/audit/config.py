@@ -35,7 +35,8 @@ class AuditConfig(BaseModel):
 
     Args:
         suite: "ers" sets scenarios, eps, attack, steps and step_size as the empirical robustness score has them, and looks
-            for masked gradients; settings given beside it win. Another attack or a rule keeps its own steps.
+            for masked gradients; settings given beside it win. Another attack or a rule keeps its own steps, another
+            number of steps its own step size.
         scenarios: what the attacker tries: names of `SCENARIOS` with their width, such as "ca+.w1" or "sp-qa-.m10".
         eps: Linf budgets in pixel units of [0, 1], without 0, which is always measured; numbers, or texts with a decimal or
             a fraction such as "8/255", one of them or several.
@@ -95,6 +96,9 @@ class AuditConfig(BaseModel):
         preset = {key: value for key, value in suite.items() if not (own_steps and key in _OF_AN_ATTACK)}
         if own_steps and "attack" not in given:
             preset["attack"] = suite["attack"]
+        if given.get("steps", suite["steps"]) != suite["steps"]:
+            # Few steps of the suite's size would not reach ε, and a weak attack gives a high score.
+            preset.pop("step_size", None)
         return {**preset, **given}
 
     @field_validator("step_size", mode="before")
@@ -138,6 +142,13 @@ class AuditConfig(BaseModel):
         # commands that name the same scenarios are one run.
         found = {named(name).name for name in names}
         return tuple(sorted(found, key=lambda name: (_PLACES.get(name, len(_PLACES)), name)))
+
+    @property
+    def departures(self) -> dict[str, tuple[Any, Any]]:
+        """By name, the settings of the attack that are not the suite's: what is set, and what the suite has."""
+        suite = SUITES.get(self.suite, {})
+        set_here = {name: (getattr(self, name), suite[name]) for name in ("eps", *_OF_AN_ATTACK) if name in suite}
+        return {name: (given, usual) for name, (given, usual) in set_here.items() if given != usual}
 
     def recorded(self) -> dict[str, Any]:
         """The settings as plain values, as a run's configuration holds and hashes them."""

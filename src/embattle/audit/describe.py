@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,14 +94,35 @@ def describe(subject: Subject, config: AuditConfig) -> Output:
     if not subject.images.labelled:
         reason = _without_labels(subject.images)
         rows.append({"row": "skipped", "scenario": "clean recall@1 and mAP@R", "reason": reason})
-    rows += [{"row": "note", "text": text, "warning": True} for text in model_warnings(subject)]
+    rows += [{"row": "note", "text": text, "warning": True} for text in (*model_warnings(subject), *out_of_reach(config))]
     rows += [{"row": "note", "text": text} for text in notes(subject, config)]
     return Output(rows=rows)
+
+
+def out_of_reach(config: AuditConfig) -> Sequence[str]:
+    """That steps of a given size and number cannot use the whole budget, so that the attack is weaker than its ε."""
+    if config.step_size is None:
+        return ()
+    attack = build_attack(config, max(config.eps))
+    reach = attack.steps * config.step_size
+    if reach > max(config.eps) - 1e-9:
+        return ()
+    needed = math.ceil(max(config.eps) / config.step_size - 1e-9)
+    return (
+        f"{attack.steps} steps of {config.step_size:.4g} reach {reach:.4g} of ε = {max(config.eps):.4g}: every figure "
+        f"there is of a weaker attack; set steps to {needed} or more, or leave out the step size.",
+    )
 
 
 def model_warnings(subject: Subject) -> Sequence[str]:
     """What makes every figure of a model doubtful, such as embeddings that differ from call to call."""
     return warnings(subject.embedder, subject.images.pixels(range(min(_LOOKED_AT, len(subject.images)))))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_plain, value))
+    return "the attack's own" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def subject_row(subject: Subject) -> dict[str, Any]:
@@ -161,6 +183,12 @@ def notes(subject: Subject, config: AuditConfig) -> Sequence[str]:
             f"ε = {', '.join(f'{eps:g}' for eps in small)} is less than one grey level (1/255 = 0.0039): a saved picture "
             f"cannot change at all there."
         )
+    if config.departures:
+        settings = ", ".join(
+            f"{name} = {_plain(given)} (the suite has {_plain(usual)})"
+            for name, (given, usual) in config.departures.items()
+        )
+        told.append(f"Not the published setting of the suite {config.suite}: {settings}. Compare scores of equal settings.")
     own = "stays in the gallery" if subject.keep_own else "is taken out of the gallery"
     told.append(
         f"Ranks count the gallery items that are strictly closer, as a percentage of {subject.ranked:,}; ties do not count "

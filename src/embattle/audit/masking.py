@@ -48,7 +48,9 @@ def probes(config: AuditConfig) -> list[Probe]:
     """A quarter, half and all of the largest ε, and 1; a quarter of the steps, and twice as many; and guessing."""
     largest, steps = max(config.eps), config.steps or _STEPS
     base = largest if largest < 1 else 0.5
-    sizes = sorted({max(base / 4, 1 / 255), max(base / 2, 1 / 255), base, 1.0})
+    # Nothing below one grey level, which a saved picture cannot show, unless that is what was asked for.
+    least = min(base, 1 / 255)
+    sizes = sorted({max(base / 4, least), max(base / 2, least), base, 1.0})
     white = [Probe(role="white", eps=eps, steps=steps) for eps in sizes]
     white += [Probe(role="white", eps=base, steps=count) for count in sorted({max(steps // 4, 1), 2 * steps} - {steps})]
     return [*white, Probe(role="black", eps=base, steps=_QUERIES)]

@@ -21,6 +21,7 @@ Status = Literal["ok", "warn", "FAIL"]
 _WINS, _LIVE, _DEAD = 0.95, 0.9, 0.5
 # A difference below this share of the larger mean loss says nothing: the steps of a larger ε are coarser.
 _TOLERANCE = 0.02
+_BREAKS = "the model breaks under attack: look for what overflows or divides by zero"
 _SMOOTH = "replace rounding, thresholds and saturated activations by something smooth when attacking (BPDA)"
 
 
@@ -28,7 +29,7 @@ class _Cells:
     """Rows by role, ε and steps, then by picture."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = [row for row in rows if row["loss"] is not None]
+        self.rows = list(rows)
         white = [row for row in self.rows if row["role"] == "white"]
         self.eps = sorted({row["eps"] for row in white})
         # One number of steps is tried at every ε, the others at one only.
@@ -60,6 +61,13 @@ def judge(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _check(name: str, status: Status, figures: Mapping[str, Figure], finding: str, advice: str) -> dict[str, Any]:
+    """A check as a record; pictures on which the model gave no finite embedding count against it."""
+    broken = max((figure.failed for figure in figures.values()), default=0)
+    whole = max((figure.n + figure.failed for figure in figures.values()), default=0)
+    if broken:
+        status = "FAIL" if status == "FAIL" or 2 * broken >= whole else "warn"
+        finding = f"{finding}; {broken} of {whole} pictures gave NaN or infinity"
+        advice = f"{_BREAKS}; otherwise, {advice}"
     return {
         "check": name, "status": status, "figures": {key: figure.to_json() for key, figure in figures.items()},
         "finding": finding, "advice": "" if status == "ok" else advice,
@@ -68,12 +76,15 @@ def _check(name: str, status: Status, figures: Mapping[str, Figure], finding: st
 
 def _gain(stronger: Mapping[str, Row], weaker: Mapping[str, Row]) -> tuple[Figure, Status] | None:
     """How much farther the attack that should be stronger moves the same pictures, and what that says."""
-    pairs = [(stronger[sample]["loss"], weaker[sample]["loss"]) for sample in stronger if sample in weaker]
-    if not pairs:
+    both = [(stronger[sample]["loss"], weaker[sample]["loss"]) for sample in stronger if sample in weaker]
+    if not both:
         return None
-    figure = mean_figure([more - less for more, less in pairs], unit="", higher_is_better=False)
+    pairs = [(more, less) for more, less in both if more is not None and less is not None]
+    gains = [more - less for more, less in pairs]
+    figure = mean_figure(gains, unit="", higher_is_better=False, failed=len(both) - len(pairs))
+    if figure.value is None:
+        return figure, "FAIL"
     slack = _TOLERANCE * max(sum(more for more, _ in pairs), sum(less for _, less in pairs)) / len(pairs)
-    assert figure.value is not None
     if figure.value >= -slack:
         # Where neither attack moved anything, none was weaker, and there is nothing to be content with.
         return figure, "ok" if slack > 0 else "warn"
@@ -104,14 +115,21 @@ def _budget(cells: _Cells) -> dict[str, Any] | None:
 
 
 def _unlimited(cells: _Cells) -> dict[str, Any] | None:
-    goals = [row["success"] for row in cells.of("white", 1.0).values()]
-    figure = rate_figure(goals, higher_is_better=False)
-    if figure.value is None or figure.ci is None:
+    tried = cells.of("white", 1.0).values()
+    if not tried:
         return None
-    status: Status = "ok" if figure.value >= _WINS else "warn" if figure.ci[1] >= _WINS else "FAIL"
-    finding = f"wins {100 * figure.value:.0f} % of {figure.n} [{100 * figure.ci[0]:.0f}, {100 * figure.ci[1]:.0f}]"
+    goals = [row["success"] for row in tried if row["loss"] is not None]
+    figure = rate_figure(goals, higher_is_better=False, failed=len(tried) - len(goals))
+    status, finding = _wins(figure)
     advice = "an attack that may change everything must win: its gradients do not lead anywhere; " + _SMOOTH
     return _check("ε = 1 wins at least 95 %", status, {"success": figure}, finding, advice)
+
+
+def _wins(figure: Figure) -> tuple[Status, str]:
+    if figure.value is None or figure.ci is None:
+        return "FAIL", "nothing to judge by"
+    status: Status = "ok" if figure.value >= _WINS else "warn" if figure.ci[1] >= _WINS else "FAIL"
+    return status, f"wins {100 * figure.value:.0f} % of {figure.n} [{100 * figure.ci[0]:.0f}, {100 * figure.ci[1]:.0f}]"
 
 
 def _black_box(cells: _Cells) -> dict[str, Any] | None:
@@ -145,8 +163,8 @@ def _steps(cells: _Cells) -> dict[str, Any] | None:
 
 
 def _flat(cells: _Cells) -> dict[str, Any] | None:
-    live = [row["live"] for row in cells.of("white", cells.base, cells.steps).values()]
-    figure = mean_figure(live, unit="share", higher_is_better=True)
+    tried = cells.of("white", cells.base, cells.steps).values()
+    figure = mean_figure([row["live"] for row in tried], unit="share", higher_is_better=True)
     if figure.value is None:
         return None
     status: Status = "ok" if figure.value >= _LIVE else "warn" if figure.value >= _DEAD else "FAIL"
