@@ -156,6 +156,16 @@ def test_a_killed_transfer_goes_on_and_its_units_are_byte_identical(run: Run) ->
     assert unit_files(folder) == unit_files(whole)
 
 
+def test_a_model_that_answers_otherwise_with_the_same_weights_is_refused(run: Run, models, make_model) -> None:
+    """A hook is in no fingerprint: results of two models are never mixed in one matrix."""
+    run("kept")
+    run("kept", given={"plain": make_model(), "other": make_model("euclidean")})  # the same ones go on
+    changed = make_model("euclidean")
+    changed.module[1].register_forward_hook(lambda layer, given, out: out * 3)
+    with pytest.raises(RunMismatch, match="answers otherwise"):
+        run("kept", given={"plain": make_model(), "other": changed})
+
+
 def test_what_changes_a_number_changes_the_hash(run: Run, models, make_gallery) -> None:
     run()
     changed = copy.deepcopy(models["other"])

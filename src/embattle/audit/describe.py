@@ -12,6 +12,7 @@ import torch
 from embattle.audit.attack_unit import build_attack
 from embattle.audit.checkup import warnings
 from embattle.audit.config import AuditConfig
+from embattle.audit.same_model import probe
 from embattle.data import ImageSet
 from embattle.metrics import map_at_r, recall_at_k
 from embattle.records.robustness import planned_robustness
@@ -24,8 +25,6 @@ from embattle.vectors import spread
 
 # Pictures that the model is checked on before its figures are believed.
 _LOOKED_AT = 4
-# Numbers of an embedding that a run keeps of each.
-_PROBED = 16
 
 
 def usable(config: AuditConfig, gallery: ImageSet) -> tuple[list[Scenario], dict[str, str]]:
@@ -137,12 +136,6 @@ def subject_row(subject: Subject) -> dict[str, Any]:
         "picture": [images.channels, *images.size], "labelled": images.labelled,
         "classes": len(images.classes) if images.classes else 0, "page": subject.page, "probe": probe(subject),
     }  # fmt: skip
-
-
-def probe(subject: Subject) -> list[list[float]]:
-    """Embeddings of the first pictures, by which a run knows its model again: weights alone do not say what it computes."""
-    rows: list[list[float]] = subject.z[:_LOOKED_AT, :_PROBED].double().tolist()
-    return rows
 
 
 def clean_rows(subject: Subject, seed: int) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ import torch
 from embattle import rng
 from embattle.audit.attack_unit import Cell, attack_cell, build_attack
 from embattle.audit.config import AuditConfig
-from embattle.audit.describe import describe, probe, usable
+from embattle.audit.describe import describe, usable
 from embattle.audit.masking import PICTURES, Probe, probe_cell, probes
+from embattle.audit.same_model import check_same_models
 from embattle.audit.universal_unit import SharedCell, build_shared, shared_cell
 from embattle.data import ImageSet
 from embattle.embedders import Embedder, load_checkpoint
@@ -29,8 +30,6 @@ from embattle.training import TrainConfig, train
 
 # Effort of the other units in forward passes per picture, roughly; only the progress bar's estimate depends on it.
 _EMBED_EFFORT, _TRAIN_EFFORT = 2.0, 3.0
-# Embeddings of one model on one machine differ by rounding at most, whatever the number of threads.
-_SAME = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +149,7 @@ def audit(
     )
     place["run"] = run.path
     if isinstance(model, Embedder):
-        _check_same_model(run, session.subject)
+        check_same_models(run, [session.subject])
     if begun is not None:
         begun(run)
     execute(tasks, run.store, progress)
@@ -163,20 +162,6 @@ def chosen(config: AuditConfig, gallery: ImageSet) -> tuple[str, ...]:
     """Ids of the pictures to attack: a seeded choice, in gallery order."""
     order = rng.generator(config.seed, "attacked", gallery.fingerprint).permutation(len(gallery))
     return tuple(gallery.ids[i] for i in sorted(order[: config.attacked].tolist()))
-
-
-def _check_same_model(run: RunFolder, subject: Subject) -> None:
-    """A fingerprint holds weights and forward code; plain attributes and helper functions change figures as well."""
-    known = next((row["probe"] for row in _rows(run.store, "evaluate") if "probe" in row), None)
-    if known is None:
-        return
-    before, now = torch.tensor(known, dtype=torch.float64), torch.tensor(probe(subject), dtype=torch.float64)
-    if before.shape != now.shape or not torch.allclose(before, now, rtol=_SAME, atol=_SAME * float(before.abs().max())):
-        raise RunMismatch(
-            f"{run.path} was begun with a model that answers otherwise: weights and code of {subject.embedder.name} are "
-            f"the same, its embeddings are not (an attribute, a hook or a helper function changed). Results of two models "
-            f"are never mixed: choose another --out, or delete that folder"
-        )
 
 
 def check_fit(config: AuditConfig, gallery: ImageSet) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from embattle.audit.attack_unit import Cell, build_attack
 from embattle.audit.describe import clean_rows, model_warnings, notes, subject_row, threat_row, usable
 from embattle.audit.run import check_fit, chosen
+from embattle.audit.same_model import check_same_models
 from embattle.audit.transfer_config import TransferConfig
 from embattle.audit.transfer_unit import Crossing, cross
 from embattle.data import ImageSet
@@ -90,7 +91,7 @@ def transfer(
 
     Raises:
         InputError: data, models or settings that cannot be used, each with its sentence.
-        RunMismatch: `out` belongs to another configuration.
+        RunMismatch: `out` belongs to another configuration, or was begun with a model that answers otherwise.
         RunIncomplete: interrupted; the same call goes on.
     """
     session = _Session(config, gallery, models)
@@ -104,6 +105,7 @@ def transfer(
     run = open_run("transfer", session.hashed, [task.unit for task in tasks], command=command, out=out, device=device)
     # Outside the hash: another name for a model, or another order of the rows, costs no attack.
     write_json_atomic(run.path / MODELS_FILE, {"models": session.names})
+    check_same_models(run, session.subjects.values())
     if begun is not None:
         begun(run)
     execute(tasks, run.store, progress)
