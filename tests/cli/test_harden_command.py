@@ -73,6 +73,7 @@ def test_a_model_two_audits_and_a_comparison(harden, call) -> None:
             assert cell["difference"]["n"] == 4
     (row,) = training_units("run")
     assert len(row["losses"]) == 2
+    assert (row["audited"], found["notes"]) == (0, [])
     told = found["training"]
     assert told["Loss by epoch"] == ", ".join(f"{loss:.4f}" for loss in row["losses"])
     assert told["Defense"] == "est"
@@ -214,7 +215,12 @@ def test_pictures_without_labels(harden, refused, unlabelled: Path) -> None:
     said = harden("--out", "run", data=unlabelled, defense="fare")
     assert said.code == 0, said.words
     assert "is trained on the pictures it is audited on" in said.words
-    assert json.loads(Path("run/comparison.json").read_text())["clean"] == {}
+    found = json.loads(Path("run/comparison.json").read_text())
+    assert found["clean"] == {}
+    (row,) = training_units("run")
+    assert row["audited"] == row["pictures"] > 0
+    assert any(f"{row['pictures']} of the {row['pictures']} pictures" in note for note in found["notes"])
+    assert "looks better than on pictures it has not seen" in Path("run/report.html").read_text()
 
 
 def test_a_stand_in_is_trained_afresh(call, shop: Path) -> None:

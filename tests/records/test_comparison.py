@@ -91,6 +91,31 @@ def test_a_change_is_named_from_the_owners_side():
     assert change(better | {"ci": [-0.1, 3.0]}) == "no change seen"
     assert change(better | {"ci": None}) == "not compared"
     assert change(None) == "not compared"
+    # What broke the model is no comfort; where the others became easier, that is said.
+    assert change(better | {"failed": 1}) == change(better | {"ci": None, "failed": 9}) == "broken pictures"
+    assert change(better | {"ci": [-0.1, 3.0], "failed": 1}) == "broken pictures"
+    assert change(better | {"higher_is_better": False, "failed": 1}) == "easier"
+
+
+def test_pictures_that_broke_the_model_are_counted_and_not_left_out(runs):
+    first, second = runs
+
+    def breaks(rows):
+        for row in rows:
+            if row["sample"][-1] in "05":
+                row |= {"status": "non_finite", "success": False, "metrics": dict.fromkeys(row["metrics"])}
+        return rows
+
+    rewrite(second, breaks)
+    found = build_comparison(first, second)
+    attacked = [
+        cell["difference"] for (_, eps, _), cell in cells(found) if eps and cell["difference"] is not None
+    ]  # fmt: skip
+    assert attacked
+    for difference in attacked:
+        assert difference["failed"] > 0
+        assert change(difference) in ("broken pictures", "easier")
+    assert "broken pictures" in headline(found)
 
 
 def test_other_galleries_are_not_paired(runs):

@@ -150,6 +150,6 @@ class Hardening:
         seconds = [row["seconds"] for row in result.history if "seconds" in row]
         row = {
             "row": _ROW, "model": result.embedder.fingerprint, "losses": [row["loss"] for row in result.history],
-            "pictures": len(self.pictures), "data": self.pictures.name,
+            "pictures": len(self.pictures), "data": self.pictures.name, "audited": self.pictures.shared_with(self.gallery),
         }  # fmt: skip
         return Output(rows=[row], cost={"epochs_seconds": sum(seconds)} if len(seconds) == epochs else {})

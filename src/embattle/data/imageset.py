@@ -173,6 +173,14 @@ class ImageSet:
             )
         return torch.tensor([self._position[name] for name in ids], dtype=torch.int64)
 
+    def shared_with(self, other: ImageSet) -> int:
+        """How many pictures both sets hold: the same id, and the same pixels."""
+        common = [name for name in self.ids if name in other._position]
+        if self.images.shape[1:] != other.images.shape[1:]:
+            return 0
+        here, there = self.images[self.positions(common)], other.images[other.positions(common)]
+        return int((here == there).flatten(1).all(1).sum())
+
     def pixels(self, indices: Sequence[int] | Tensor | None = None) -> Tensor:
         """The pictures as an embedder takes them: (n, C, H, W) float32 in [0, 1].
 

@@ -95,12 +95,12 @@ Samples = Mapping[tuple[str, float], Mapping[str, Row]]
 
 
 def _samples(run: Path) -> Samples:
-    """The attacked pictures of a run by threat and ε."""
+    """The attacked pictures of a run by threat and ε, those on which the model broke included."""
     store = LocalStore(run)
     found: dict[tuple[str, float], dict[str, Row]] = {}
     for unit in sorted(store.done()):
         for row in store.rows(unit):
-            if row.get("row") == "sample" and row["status"] != "non_finite":
+            if row.get("row") == "sample":
                 found.setdefault((row["threat"], row["eps"]), {})[row["sample"]] = row
     return found
 
@@ -136,10 +136,17 @@ def _point(threat: Row, first: Row, second: Row, before: Samples, after: Samples
 
 
 def _difference(name: str, figure: Row, pairs: Sequence[tuple[Row, Row]]) -> dict[str, Any]:
-    """The mean over pictures of what changed, second minus first."""
-    changes = []
+    """The mean over pictures of what changed, second minus first.
+
+    A picture on which one of the models broke has failed; where both did, nothing changed that could be measured.
+    """
+    changes, broken = [], 0
     for before, after in pairs:
+        if (before["status"] == "non_finite") != (after["status"] == "non_finite"):
+            broken += 1
+            continue
+        lost = before["status"] == "non_finite"
         old, new = (row["success"] if name == "success" else row["metrics"].get(name) for row in (before, after))
-        changes.append(None if old is None or new is None else float(new) - float(old))
+        changes.append(None if lost or old is None or new is None else float(new) - float(old))
     unit, better = figure["unit"], figure["higher_is_better"]
-    return mean_figure(changes, unit=unit, higher_is_better=better).to_json()
+    return mean_figure(changes, unit=unit, higher_is_better=better, failed=broken).to_json()

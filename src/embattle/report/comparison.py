@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 # What a paired difference says, seen from the owner.
-_HARDER, _EASIER, _SAME = "harder", "easier", "no change seen"
+_HARDER, _EASIER, _SAME, _BROKEN = "harder", "easier", "no change seen", "broken pictures"
 _COLUMNS = 3
 # A model whose embeddings differ so many times less than the other's has given up on telling pictures apart.
 _COLLAPSED = 10
@@ -30,22 +30,29 @@ _COLLAPSED = 10
 def change(difference: Record | None) -> str:
     """What a paired difference says: harder or easier to attack where its interval lies beyond 0.
 
+    Where a model gave no finite embedding of some attacked pictures, the others being harder is no comfort, and not said.
+
     >>> change({"value": -0.4, "ci": [-0.5, -0.3], "higher_is_better": False})
     'harder'
     """
-    if difference is None or difference.get("ci") is None:
+    if difference is None:
         return "not compared"
+    broken = bool(difference.get("failed"))
+    if difference.get("ci") is None:
+        return _BROKEN if broken else "not compared"
     low, high = difference["ci"]
     if low <= 0 <= high:
-        return _SAME
-    return _HARDER if (low > 0) == difference["higher_is_better"] else _EASIER
+        return _BROKEN if broken else _SAME
+    if (low > 0) != difference["higher_is_better"]:
+        return _EASIER
+    return _BROKEN if broken else _HARDER
 
 
 def headline(comparison: Record) -> str:
     """The comparison in one sentence: attacks that became harder or easier, and what it cost on clean pictures."""
     first, second = comparison["names"]
     told = [change(figures["success"]["difference"]) for _, _, figures in _attacked(comparison) if "success" in figures]
-    counts = [f"{told.count(kind)} {kind}" for kind in (_HARDER, _EASIER, _SAME) if told.count(kind)]
+    counts = [f"{told.count(kind)} {kind}" for kind in (_HARDER, _EASIER, _SAME, _BROKEN) if told.count(kind)]
     seen = f"Attacks: {', '.join(counts)} in {second}." if counts else f"{first} and {second}, unpaired."
     recall = comparison["clean"].get("recall@1")
     if recall is None:
@@ -167,7 +174,8 @@ def _notes(comparison: Record) -> list[str]:
     if comparison["paired"]:
         notes.append(
             f"Differences are {second} minus {first} on the same pictures, averaged picture by picture; brackets hold 95 % "
-            f"intervals. A change is named where the interval lies beyond 0, without correction for looking at many."
+            f"intervals. A change is named where the interval lies beyond 0, without correction for looking at many; "
+            f"pictures are broken where a model gave NaN or infinity under attack."
         )
     else:
         notes.append("The two runs searched different galleries, so pictures cannot be paired and no change is named.")
