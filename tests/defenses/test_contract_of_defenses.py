@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+import embattle as eb
 from embattle.data import ImageSet
 from embattle.defenses import DEFENSES, HardenConfig, harden
 from embattle.embedders import Embedder
-from embattle.errors import ConfigError, DataError, ModelError
+from embattle.errors import ConfigError, DataError, ModelError, RunMismatch
 from embattle.training import WeightsFile
 from embattle.training.losses.contrastive import Contrastive
 
@@ -168,6 +169,9 @@ def test_a_collapse_is_called_one_and_the_last_good_epoch_stays(embedder, pictur
         ({"defense": "est", "batch_norm": "off"}, "batch_norm"),
         ({"defense": "est", "epsilon": 0.1}, "no setting 'epsilon'"),
         ({}, "defense"),
+        ({"defense": "fare", "loss": "contrastive"}, "has no metric loss; leave out loss = contrastive"),
+        ({"defense": "fare", "margin": 0.7}, "leave out margin = 0.7"),
+        ({"defense": "fare", "similarity": "euclidean", "margin": 0.2}, "leave out margin = 0.2"),
     ],
 )
 def test_settings_that_are_not_allowed_are_named(settings, told):
@@ -179,3 +183,31 @@ def test_fresh_weights_need_a_known_network(embedder, pictures, tmp_path):
     config = HardenConfig.parse({"defense": "est", "fresh": True, "threads": 1})
     with pytest.raises(ConfigError, match="leave fresh out"):
         harden(config, embedder, pictures, tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
+def test_a_defense_without_a_metric_loss_takes_the_settings_it_was_given(similarity):
+    config = HardenConfig.parse({"defense": "fare", "similarity": similarity})
+    assert HardenConfig.parse(config.model_dump()) == config
+
+
+def test_a_network_is_for_fresh_weights(embedder, pictures, tmp_path):
+    config = HardenConfig.parse({"defense": "est", "network": "resnet18", "threads": 1})
+    with pytest.raises(ConfigError, match="leave it out, or set fresh"):
+        harden(config, embedder, pictures, tmp_path / "m.safetensors")
+
+
+def test_fare_from_fresh_weights_is_another_training_for_another_original(make_embedder, pictures, tmp_path):
+    """The weights that it starts from are equal; whose embeddings are kept tells the trainings apart."""
+    config = HardenConfig.parse(
+        {"defense": "fare", "fresh": True, "network": "small", "steps": 1, "epochs": 1, "threads": 1}
+    )  # fmt: skip
+    images = torch.nn.functional.interpolate(pictures.images, size=(16, 16))
+    pictures = ImageSet(name="large", images=images, labels=pictures.labels, ids=pictures.ids)
+    originals = [eb.Embedder(eb.networks.build("small"), channels=1, size=(16, 16)) for _ in range(2)]
+    assert originals[0].fingerprint != originals[1].fingerprint
+    out = tmp_path / "m.safetensors"
+    first = harden(config, originals[0], pictures, out)
+    assert harden(config, originals[0], pictures, out).embedder.fingerprint == first.embedder.fingerprint
+    with pytest.raises(RunMismatch, match="other settings"):
+        harden(config, originals[1], pictures, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -14,6 +15,7 @@ from embattle.errors import ConfigError
 from embattle.records.numerals import decimal_or_fraction
 from embattle.similarity import by_name
 from embattle.training import LOSSES, TrainConfig
+from embattle.training.losses import MARGINS
 
 # A model that has learnt something is changed carefully, one that has not is not.
 _LEARNING_RATES = {False: 1e-4, True: 1e-3}
@@ -31,6 +33,7 @@ class HardenConfig(TrainConfig):
         batch_norm: "train": batch-norm layers learn from the attacked pictures; "frozen": they stay as they are. The same
             for every defense; unset: "train" with `fresh` weights, "frozen" otherwise.
         fresh: whether `network` is trained from fresh weights, as the papers do, and not the given model further.
+        loss, margin: as in `TrainConfig`; not for defenses that need no labels, which have none.
         epochs, batch_size, lr: as in `TrainConfig`, with other defaults: 5, 128, and 1e-4 (1e-3 with `fresh`).
 
     Raises:
@@ -72,6 +75,8 @@ class HardenConfig(TrainConfig):
     def _defense(cls, name: str, info: Any) -> str:
         found = defense_class(name)
         loss = info.data.get("loss", "triplet")
+        if not found.needs_labels:
+            _without_metric_loss(found.name, info.data)
         if found.attacks_triplets and not str(loss).startswith("triplet"):
             raise ConfigError(f"it attacks triplets and cannot train with {loss}; write --loss triplet, or --defense est")
         return found.name
@@ -89,6 +94,16 @@ class HardenConfig(TrainConfig):
         loss = LOSSES[self.loss].build(similarity=by_name(self.similarity), margin=self.margin)
         step: Defense = DEFENSES[self.defense].build(inner=inner, metric_loss=loss, original=original)
         return step
+
+
+def _without_metric_loss(name: str, given: Mapping[str, Any]) -> None:
+    """Refuses settings of a loss that a defense without labels does not have: they would change nothing."""
+    usual = {"loss": TrainConfig.model_fields["loss"].default, "margin": MARGINS[given.get("similarity", "cosine")]}
+    for key, value in usual.items():
+        if given.get(key, value) != value:
+            raise ConfigError(
+                f"{name} keeps the embeddings of a model and has no metric loss; leave out {key} = {given[key]}"
+            )
 
 
 def _number(value: Any, key: str) -> Any:

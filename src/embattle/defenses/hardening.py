@@ -49,7 +49,7 @@ def harden(
         evaluate: labelled pictures whose Recall@1 is measured at the end.
 
     Raises:
-        ConfigError: settings that do not fit the model, `fresh` without a network.
+        ConfigError: settings that do not fit the model, `fresh` without a network, or a network without `fresh`.
         DataError: pictures without the labels that the defense needs, or that the model cannot take.
         ModelError: the loss became NaN or infinite, or the model collapsed.
         RunIncomplete: interrupted; the same call goes on.
@@ -57,6 +57,11 @@ def harden(
     check_hardening(config, pictures)
     if embedder is None and not config.fresh:
         raise ConfigError("there is no model to harden; give one, or a network with fresh=True")
+    if config.network is not None and not config.fresh and model_file is None:
+        raise ConfigError(
+            f"network = {config.network} is for fresh weights, and the given model is trained further; leave it out, or "
+            f"set fresh"
+        )
     if model_file is None and embedder is not None and not config.fresh:
         model_file = WeightsFile(base=embedder)
     return train(

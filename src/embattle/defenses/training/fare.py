@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +45,12 @@ class EmbeddingPreserving(Defense):
                 "the defense 'fare' keeps the embeddings of a model that exists; give it: --model checkpoint:PATH, or "
                 "another of: embattle list models"
             )
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of every defense, and which model's embeddings are kept."""
+        assert self.original is not None
+        return {**super().settings, "original": self.original.fingerprint}
 
     def loss(self, embedder: Embedder, batch: Batch) -> Tensor:
         """Mean squared distance of attacked pictures' embeddings to the original clean ones."""
