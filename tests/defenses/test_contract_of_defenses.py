@@ -202,9 +202,9 @@ def test_fare_from_fresh_weights_is_another_training_for_another_original(make_e
     config = HardenConfig.parse(
         {"defense": "fare", "fresh": True, "network": "small", "steps": 1, "epochs": 1, "threads": 1}
     )  # fmt: skip
-    images = torch.nn.functional.interpolate(pictures.images, size=(16, 16))
+    images = torch.nn.functional.interpolate(pictures.images, size=(32, 32))
     pictures = ImageSet(name="large", images=images, labels=pictures.labels, ids=pictures.ids)
-    originals = [eb.Embedder(eb.networks.build("small"), channels=1, size=(16, 16)) for _ in range(2)]
+    originals = [eb.Embedder(eb.networks.build("small"), channels=1, size=(32, 32)) for _ in range(2)]
     assert originals[0].fingerprint != originals[1].fingerprint
     out = tmp_path / "m.safetensors"
     first = harden(config, originals[0], pictures, out)
