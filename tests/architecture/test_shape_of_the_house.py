@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,19 @@ def test_files_and_functions_stay_small(path: Path) -> None:
 def test_file_names_explain_themselves() -> None:
     vague = {"util", "utils", "common", "helper", "helpers", "misc"}
     assert not [path for path in MODULES if path.stem in vague or path.parent.name in vague]
+
+
+def test_no_text_holds_the_marks_of_a_conflict() -> None:
+    root = SOURCE.parents[1]
+    kinds = (".py", ".md", ".json", ".csv", ".toml", ".yml", ".j2", ".css", ".txt")
+    texts = [
+        path for top in ("src", "tests", "docs", "results", "benchmarks", "examples") for path in (root / top).rglob("*")
+    ]
+    texts += list(root.glob("*"))
+    marked = re.compile(rb"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
+    assert marked.search(b"one\n<<<<<<< HEAD\n"), "a search that finds nothing proves nothing"
+    found = [path for path in texts if path.is_file() and path.suffix in kinds and marked.search(path.read_bytes())]
+    assert found == []
 
 
 def test_no_unfinished_marks() -> None:
