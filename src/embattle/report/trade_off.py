@@ -24,6 +24,8 @@ _ATTACK = re.compile(r"(?P<family>.+)\.[a-z](?P<width>\d+)(?P<networks> \S+)? ξ
 _CHOSEN, _KEPT = "rank", "kept_rank"
 # A line needs two points; more panels than these would be too small to be read.
 _FEWEST, _MOST_PANELS = 2, 6
+# Left of this share of the axis there is no room for a label.
+_EDGE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,19 +122,24 @@ def _draw(axes: Axes, line: Line) -> None:
     # Square roots give room to ranks near 0, where a disguise succeeds, and can show a rank of 0 itself.
     for scale in (axes.set_xscale, axes.set_yscale):
         scale("function", functions=(lambda v: np.sqrt(np.clip(v, 0, None)), np.square))
-    for name, colour, style, below in (("paper", ATTACK, (0, (4, 3)), False), ("ours", LINE, "solid", True)):
+    highest = max(place[axis] for name in ("ours", "paper") for place in line.side(name) for axis in (1, 2))
+    for name, colour, style, right in (("paper", ATTACK, (0, (4, 3)), True), ("ours", LINE, "solid", False)):
         places = line.side(name)
         if not places:
             continue
         kept, chosen = ([place[axis] for place in places] for axis in (1, 2))
+        # Labels stand off the line: beside a falling one up to the right or down to the left, beside a rising one across.
+        falls = (max(places, key=lambda place: place[1])[2] - min(places, key=lambda place: place[1])[2]) < 0
         axes.plot(kept, chosen, color=colour, linewidth=2, linestyle=style, marker="o", markersize=5, clip_on=False,
                   label=name)  # fmt: skip
         for xi, x, y in places:
+            if not right and x < _EDGE * highest and any(xi == other for other, *_ in line.side("paper")):
+                continue  # the label would lie on the axis, and its twin stands on the other side
             axes.annotate(
-                f"ξ {number(xi, digits=0) if xi == int(xi) else f'{xi:g}'}", (x, y), (5, -13 if below else 6),
+                f"ξ {number(xi, digits=0) if xi == int(xi) else f'{xi:g}'}", (x, y),
+                (6 if right else -6, 5 if right == falls else -12), ha="left" if right else "right",
                 textcoords="offset points", color=colour, fontsize=9,
             )  # fmt: skip
-    highest = max(place[axis] for name in ("ours", "paper") for place in line.side(name) for axis in (1, 2))
     ticks = [tick for tick in (0, 1, 5, 10, 20, 40, 60, 80, 100) if tick <= 1.25 * highest + 1]
     for set_ticks, set_limits in ((axes.set_xticks, axes.set_xlim), (axes.set_yticks, axes.set_ylim)):
         set_ticks(ticks)
