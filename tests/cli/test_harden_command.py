@@ -258,8 +258,8 @@ def test_a_checkpoint_stays_one_and_a_hardened_model_is_hardened_again(harden, c
     ("flags", "words"),
     [
         (["--defense", "esst"], ["'esst'", "did you mean est"]),
-        (["--eps", "0"], ["eps", "greater than 0"]),
-        (["--eps", "2"], ["eps", "less than or equal to 1"]),
+        (["--eps", "0"], ["ε = 0 is outside (0, 1]", "n/255"]),
+        (["--eps", "2"], ["ε = 2 is outside (0, 1]", "n/255"]),
         (["--eps", "nan"], ["eps", "nan"]),
         (["--eps", "small"], ["eps 'small'", "8/255"]),
         (["--eps", "8/0"], ["eps '8/0'", "fraction"]),
@@ -363,3 +363,25 @@ def test_names_of_the_last_line_can_be_typed() -> None:
     path = Path("two words/hardened.safetensors")
     assert shlex.quote(spec_of(path, None)) == "'checkpoint:two words/hardened.safetensors'"
     assert spec_of(path, "checkpoint:a@b.safetensors") == "checkpoint:two words/hardened.safetensors"
+
+
+def test_a_hardening_can_be_judged_by_the_robustness_score(call, shop: Path) -> None:
+    said = call(
+        "harden", "--defense", "est", "--data", shop, "--model", "module:little_models:good", "--steps", 1, "--epochs", 1,
+        "--suite", "ers", "-n", 4, "--k", 3, "--threads", 1, "--out", "run",
+    )  # fmt: skip
+    assert said.code == 0, said.words
+    for name in ("before", "after"):
+        assert "Robustness score" in Path("run", name, "report.html").read_text()
+        config = json.loads(Path("run", name, "config.json").read_text())["config"]["audit"]
+        assert (config["suite"], config["eps"], config["steps"]) == ("ers", [77 / 255], 32)
+    page = Path("run/report.html").read_text()
+    for told in (
+        "Robustness score at",
+        "ERS-legacy",
+        "GTM, as published",
+        'href="before/report.html"',
+        'href="after/report.html"',
+    ):
+        assert told in page
+    assert "ERS" in said.out

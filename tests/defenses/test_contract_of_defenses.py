@@ -88,7 +88,7 @@ def test_a_stopped_hardening_goes_on_bit_equal(embedder, pictures, tmp_path):
 @pytest.mark.parametrize("name", [n for n in NAMES if DEFENSES[n].build.needs_labels])
 def test_labels_are_asked_for_where_they_are_needed(name, embedder, pictures, tmp_path):
     bare = ImageSet(name="bare", images=pictures.images, labels=None, ids=pictures.ids)
-    with pytest.raises(DataError, match="bare has no labels"):
+    with pytest.raises(DataError, match=r"bare has no labels, and .* take a defense that needs none: fare"):
         harden(HardenConfig.parse({"defense": name, "threads": 1}), embedder, bare, tmp_path / "m.safetensors")
 
 
@@ -162,13 +162,15 @@ def test_a_collapse_is_called_one_and_the_last_good_epoch_stays(embedder, pictur
     ("settings", "told"),
     [
         ({"defense": "esst"}, "did you mean est"),
-        ({"defense": "est", "eps": 2}, "eps"),
+        ({"defense": "est", "eps": 2}, r"ε = 2 is outside \(0, 1\]; .*for n grey levels write n/255"),
+        ({"defense": "est", "eps": 0}, r"^ε = 0 is outside"),
+        ({"defense": "est", "eps": True}, "eps 'True' is not a number"),
         ({"defense": "est", "eps": "8/0"}, "8/0"),
         ({"defense": "est", "steps": 0}, "steps"),
         ({"defense": "est", "step_size": "x"}, "step_size"),
         ({"defense": "est", "batch_norm": "off"}, "batch_norm"),
         ({"defense": "est", "epsilon": 0.1}, "no setting 'epsilon'"),
-        ({}, "defense"),
+        ({}, "no defense is named; give one of: act, est, fare, hm, madry"),
         ({"defense": "fare", "loss": "contrastive"}, "has no metric loss; leave out loss = contrastive"),
         ({"defense": "fare", "margin": 0.7}, "leave out margin = 0.7"),
         ({"defense": "fare", "similarity": "euclidean", "margin": 0.2}, "leave out margin = 0.2"),
@@ -211,3 +213,8 @@ def test_fare_from_fresh_weights_is_another_training_for_another_original(make_e
     assert harden(config, originals[0], pictures, out).embedder.fingerprint == first.embedder.fingerprint
     with pytest.raises(RunMismatch, match="other settings"):
         harden(config, originals[1], pictures, out)
+
+
+def test_a_bare_module_is_refused_with_what_to_write(pictures, tmp_path):
+    with pytest.raises(ConfigError, match=r"not a Flatten; write embattle.Embedder\(module"):
+        harden(HardenConfig.parse({"defense": "est"}), nn.Flatten(), pictures, tmp_path / "m.safetensors")

@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from embattle.errors import InputError
-from embattle.records import LocalStore, build_comparison
+from embattle.records import LocalStore, build_comparison, comparison
 from embattle.report.comparison import change, comparison_html, comparison_markdown, headline, write_comparison
 
 
@@ -170,3 +170,59 @@ def test_a_model_that_gives_all_pictures_nearly_one_embedding_is_told(runs, befo
     assert told is None or told in text
     assert (collapsed is None) == ("nearly collapsed" not in text)
     assert collapsed is None or collapsed in text
+
+
+def score(value):
+    return {"value": value, "ci": [value - 5, value + 5], "unit": "", "n": 8, "undefined": 0, "failed": 0}
+
+
+def scored(values, *, masked=False):
+    """What a summary says of the score; `values` are ERS, ERS-legacy, and the parts CA+ and GTM (ours, as published)."""
+    ers, legacy, ca, ours, published = map(score, values)
+    parts = [
+        {"part": "CA+", "ers": {"threat": "ca+.w1", "score": ca}, "ers-legacy": {"threat": "ca+.w1", "score": ca}},
+        {
+            "part": "GTM",
+            "ers": {"threat": "gtm", "score": ours},
+            "ers-legacy": {"threat": "gtm-legacy", "score": published},
+        },
+    ]
+    checks = [{"check": "the loss is not flat", "status": "FAIL" if masked else "ok"}]
+    return {"curve": [{"eps": 0.3, "figures": {"ers": ers, "ers-legacy": legacy}, "parts": parts}], "masking": checks}
+
+
+def test_scores_are_laid_beside_each_other_with_their_parts(runs, monkeypatch):
+    given = iter([scored((40, 50, 60, 10, 20)), scored((45, 52, 70, 11, 21), masked=True)])
+    build = comparison.build_summary
+    monkeypatch.setattr(comparison, "build_summary", lambda run: build(run) | {"robustness": next(given)})
+    found = build_comparison(*runs)
+    text = comparison_markdown(found)
+    for line in (
+        "| ERS | 40.0 [35.0, 45.0] | 45.0 [40.0, 50.0] |", "| ERS-legacy | 50.0 [45.0, 55.0] | 52.0 [47.0, 57.0] |",
+        "| CA+ | 60.0 [55.0, 65.0] | 70.0 [65.0, 75.0] |", "| GTM | 10.0 [5.0, 15.0] | 11.0 [6.0, 16.0] |",
+        "| GTM, as published | 20.0 [15.0, 25.0] | 21.0 [16.0, 26.0] |",
+    ):  # fmt: skip
+        assert line in text
+    assert text.count("| CA+ |") == 1, "what both scores share is told once"
+    assert "ERS 40.0 [35.0, 45.0] → 45.0 [40.0, 50.0] (gradients of B look masked: not to be believed)." in headline(found)
+    assert "GTM, as published" in comparison_html(found)
+
+
+def test_without_a_score_nothing_is_said_of_it(runs):
+    found = build_comparison(*runs)
+    assert found["robustness"] is None
+    assert "ERS" not in comparison_markdown(found)
+
+
+def test_the_headline_tells_success_rates_from_how_far_attacks_come(runs):
+    found = build_comparison(*runs)
+    assert headline(found).startswith("Attacks on B: success rates ")
+    assert "; how far they come " in headline(found)
+
+
+def test_pairs_are_counted_and_too_few_of_them_have_no_interval(runs):
+    found = build_comparison(*runs)
+    (header,) = [line for line in comparison_markdown(found).splitlines() if line.startswith("| Threat")]
+    assert "| Difference | Pairs | Change |" in header
+    cell = next(cell for (_, eps, name), cell in cells(found) if eps and name == "success" and cell["difference"])
+    assert f"| 0.0 % | {cell['difference']['n']} | no change seen |" in comparison_markdown(found)

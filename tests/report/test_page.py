@@ -186,7 +186,7 @@ def test_threat_without_a_defined_success_is_not_given_a_good_grade(summary, blo
     page = render_html(summary, blob)
     section = page[page.index('<section class="threat" id="threat-2"') :]
     assert 'aria-label="Not graded"' in section[:400]
-    assert "no success figure" in section
+    assert "not graded" in section
 
 
 def test_unfinished_run_says_so(summary, blob):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from embattle.attacks import ATTACKS
 from embattle.attacks.precision import Precision
 from embattle.errors import ConfigError
-from embattle.records.numerals import decimal_or_fraction
+from embattle.records.numerals import check_eps, pixel_units
 from embattle.scenarios.scenario import named
 
 DEFAULT_SCENARIOS = ("ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m1", "shift", "class")
@@ -104,7 +104,7 @@ class AuditConfig(BaseModel):
     @field_validator("step_size", mode="before")
     @classmethod
     def _size(cls, size: Any) -> Any:
-        return _number(size, "step_size")
+        return pixel_units(size, "step_size")
 
     @field_validator("eps", mode="before")
     @classmethod
@@ -114,7 +114,7 @@ class AuditConfig(BaseModel):
         if not isinstance(given, list | tuple):
             return given
         words = [word for each in given for word in (each.split(",") if isinstance(each, str) else [each])]
-        return tuple(_number(word, "eps") for word in words)
+        return tuple(pixel_units(word, "eps") for word in words)
 
     @field_validator("eps")
     @classmethod
@@ -122,10 +122,7 @@ class AuditConfig(BaseModel):
         if not eps:
             raise ConfigError("no ε to test; give at least one, for example --eps 0.03")
         for value in eps:
-            if not 0 < value <= 1:
-                raise ConfigError(
-                    f"ε = {value:g} is outside (0, 1]; ε is in pixel units of [0, 1]: for n grey levels write n/255"
-                )
+            check_eps(value)
         return tuple(sorted(set(eps)))
 
     @field_validator("attack")
@@ -170,15 +167,3 @@ class AuditConfig(BaseModel):
             given = first.get("input")
             cause = first.get("ctx", {}).get("error")
             raise ConfigError(str(cause) if cause else f"{key}: {first['msg'].lower()}, not {given!r}") from None
-
-
-def _number(word: Any, what: str) -> Any:
-    if not isinstance(word, str | bool):
-        return word
-    value = decimal_or_fraction(str(word).strip())
-    if value is None:
-        raise ConfigError(
-            f"{what} {str(word).strip()!r} is not a number in (0, 1]; write a decimal such as 0.03 or a fraction such as "
-            f"8/255"
-        )
-    return value

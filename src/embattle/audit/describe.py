@@ -170,6 +170,10 @@ def notes(subject: Subject, config: AuditConfig) -> Sequence[str]:
     told = list(subject.images.notes)
     if config.attacked > len(subject.images):
         told.append(all_attacked(config, subject.images))
+    if len(config.eps) == 1:
+        told.append(
+            f"Only ε = {config.eps[0]:.4g} was tested: what succeeds there has the grade F, whatever less would do."
+        )
     small = [eps for eps in config.eps if eps * 255 < 1]
     if small:
         told.append(

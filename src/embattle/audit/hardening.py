@@ -17,7 +17,7 @@ from embattle.embedders import Embedder, load_checkpoint
 from embattle.errors import RunMismatch
 from embattle.records import Unit, build_hardening
 from embattle.records.hardening import NAMES
-from embattle.report import write_comparison
+from embattle.report import write_comparison, write_report
 from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, kind_of_device, numerics, open_run
 from embattle.scenarios import Subject
 from embattle.training import ModelFile, NetworkFile, WeightsFile
@@ -90,7 +90,7 @@ class Hardening:
         if begun is not None:
             begun(run)
         tell("1 of 3: auditing the model as it is")
-        audit(self.audit, self.gallery, self.model, command=command, out=run.path / NAMES[0], progress=progress)
+        self._audited(self.model, run.path / NAMES[0], command, progress)
         tell(f"2 of 3: training it with {self.config.defense}")
         original = self._original(run.path)
         work = Task(
@@ -100,11 +100,14 @@ class Hardening:
         )
         execute([work], run.store, progress)
         tell("3 of 3: auditing the hardened model")
-        hardened = self._hardened(run, original)
-        audit(self.audit, self.gallery, hardened, command=command, out=run.path / NAMES[1], progress=progress)
+        self._audited(self._hardened(run, original), run.path / NAMES[1], command, progress)
         comparison = build_hardening(run.path)
         write_comparison(run.path, comparison)
         return run, comparison
+
+    def _audited(self, model: Embedder | Trained, out: Path, command: str, progress: Progress | None) -> None:
+        run, _ = audit(self.audit, self.gallery, model, command=command, out=out, progress=progress)
+        write_report(run.path)
 
     def _check(self) -> None:
         """Before a folder exists and before anything is audited: what cannot be hardened leaves nothing behind."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from embattle.cli import flags
-from embattle.cli.audit import Attacked, K, Only, split
+from embattle.cli.audit import Attacked, K, Only, Suite, split
 from embattle.errors import ConfigError
 
 Defense = Annotated[str, typer.Option(metavar="NAME", help="How it is trained; see: embattle list defenses.")]
@@ -62,6 +62,7 @@ def harden(
     loss: Loss = None,
     margin: Margin = None,
     pictures: Pictures = None,
+    suite: Suite = None,
     only: Only = None,
     audit_eps: AuditEps = None,
     attacked: Attacked = None,
@@ -87,7 +88,9 @@ def harden(
         "margin": margin, "seed": seed,
     }  # fmt: skip
     settings = {name: value for name, value in given.items() if value is not None}
-    tried = {"scenarios": split(only), "eps": audit_eps or None, "attacked": attacked, "k": k, "seed": seed}
+    tried = {
+        "suite": suite, "scenarios": split(only), "eps": audit_eps or None, "attacked": attacked, "k": k, "seed": seed,
+    }  # fmt: skip
     described = flags.preprocessing(similarity=similarity, size=size, channels=channels, mean=mean, std=std)
     if pictures is not None and pictures < 2:
         raise ConfigError(f"--pictures must be at least 2, not {pictures}")

@@ -43,7 +43,9 @@ def planned(
     """
     # Read before anything is loaded: a typing error must not cost the loading of a large model.
     wanted = HardenConfig.parse(settings)
-    audited = AuditConfig.parse({"eps": sorted({*DEFAULT_EPS, wanted.eps}), **tried})
+    # A suite has its own ε, with which scores are compared.
+    budgets = {} if tried.get("suite") else {"eps": sorted({*DEFAULT_EPS, wanted.eps})}
+    audited = AuditConfig.parse({**budgets, **tried})
     gallery, subject = load_subject(
         data, model, audited, data_root=data_root, on_error=on_error, threads=threads, device=device,
         preprocessing=preprocessing,

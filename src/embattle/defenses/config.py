@@ -12,7 +12,7 @@ from embattle.defenses.training import DEFENSES, InnerAttack
 from embattle.defenses.training.defense import Defense, defense_class
 from embattle.embedders import Embedder
 from embattle.errors import ConfigError
-from embattle.records.numerals import decimal_or_fraction
+from embattle.records.numerals import check_eps, pixel_units
 from embattle.similarity import by_name
 from embattle.training import LOSSES, TrainConfig
 from embattle.training.losses import MARGINS
@@ -47,7 +47,7 @@ class HardenConfig(TrainConfig):
     epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=128, ge=2)
     defense: str
-    eps: float = Field(default=8 / 255, gt=0, le=1)
+    eps: float = 8 / 255
     steps: int = Field(default=10, ge=1)
     step_size: float = Field(gt=0, allow_inf_nan=False)
     precision: Precision = "float32"
@@ -60,12 +60,16 @@ class HardenConfig(TrainConfig):
         if not isinstance(given, dict):
             return given
         filled = {"batch_size": 128, **{key: value for key, value in given.items() if value is not None}}
+        if "defense" not in filled:
+            raise ConfigError(f"no defense is named; give one of: {', '.join(entry.name for entry in DEFENSES)}")
         fresh = bool(filled.get("fresh"))
         filled.setdefault("lr", _LEARNING_RATES[fresh])
         filled.setdefault("batch_norm", "train" if fresh else "frozen")
-        filled["eps"] = _number(filled.get("eps", 8 / 255), "eps")
+        filled["eps"] = pixel_units(filled.get("eps", 8 / 255), "eps")
+        if isinstance(filled["eps"], int | float):
+            check_eps(filled["eps"])
         if "step_size" in filled:
-            filled["step_size"] = _number(filled["step_size"], "step_size")
+            filled["step_size"] = pixel_units(filled["step_size"], "step_size")
         elif isinstance(filled["eps"], int | float) and isinstance(steps := filled.get("steps", 10), int) and steps > 0:
             filled["step_size"] = 2.5 * filled["eps"] / steps
         return filled
@@ -104,12 +108,3 @@ def _without_metric_loss(name: str, given: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"{name} keeps the embeddings of a model and has no metric loss; leave out {key} = {given[key]}"
             )
-
-
-def _number(value: Any, key: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    number = decimal_or_fraction(value.strip())
-    if number is None:
-        raise ConfigError(f"{key} {value!r} is not a number; write a decimal such as 0.03 or a fraction such as 8/255")
-    return number

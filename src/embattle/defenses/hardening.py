@@ -7,9 +7,10 @@ from pathlib import Path
 
 from embattle.data import ImageSet
 from embattle.defenses.config import HardenConfig
+from embattle.defenses.training import DEFENSES
 from embattle.defenses.training.defense import defense_class
 from embattle.embedders import Embedder
-from embattle.errors import ConfigError
+from embattle.errors import ConfigError, DataError
 from embattle.training import ModelFile, Progress, TrainResult, WeightsFile, check_labels, train
 
 
@@ -25,8 +26,15 @@ def check_hardening(config: HardenConfig, pictures: ImageSet) -> None:
             "fresh weights need a network that Embattle knows, and none is named; leave fresh out: the model's own weights "
             "are trained further"
         )
-    if defense_class(config.defense).needs_labels:
-        check_labels(pictures)
+    if not defense_class(config.defense).needs_labels:
+        return
+    if pictures.labels is None:
+        unlabelled = [entry.name for entry in DEFENSES if not defense_class(entry.name).needs_labels]
+        raise DataError(
+            f"{pictures.name} has no labels, and {config.defense} needs them; put the pictures into one folder per class, "
+            f"or take a defense that needs none: {', '.join(unlabelled)}"
+        )
+    check_labels(pictures)
 
 
 def harden(
@@ -54,6 +62,10 @@ def harden(
         ModelError: the loss became NaN or infinite, or the model collapsed.
         RunIncomplete: interrupted; the same call goes on.
     """
+    if embedder is not None and not isinstance(embedder, Embedder):
+        raise ConfigError(
+            f"harden takes an Embedder, not a {type(embedder).__name__}; write embattle.Embedder(module, channels=...)"
+        )
     check_hardening(config, pictures)
     if embedder is None and not config.fresh:
         raise ConfigError("there is no model to harden; give one, or a network with fresh=True")

@@ -51,8 +51,8 @@ def build_comparison(first: Path, second: Path, *, names: tuple[str, str] = ("A"
         "schema": SCHEMA, "names": list(names), "paired": paired,
         "runs": [_described(summary) for summary in summaries],
         "settings": [told for told in differences(*settings) if not told.startswith(_OF_THE_MODEL)],
-        "clean": _clean(*summaries), "threats": threats, "left_out": _left_out(*summaries),
-        "complete": all(summary["complete"] for summary in summaries),
+        "clean": _clean(*summaries), "robustness": _robustness(*summaries), "threats": threats,
+        "left_out": _left_out(*summaries), "complete": all(summary["complete"] for summary in summaries),
     }  # fmt: skip
 
 
@@ -76,6 +76,34 @@ def _clean(first: Row, second: Row) -> dict[str, Any]:
     """Figures of the clean system; those of ranks are no means over pictures that could be paired."""
     both = [name for name in first["clean"] if name in second["clean"]]
     return {name: {"first": first["clean"][name], "second": second["clean"][name]} for name in both}
+
+
+def _robustness(first: Row, second: Row) -> dict[str, Any] | None:
+    """Both robustness scores of both runs with their parts, at every ε in common; None where a run is not about them."""
+    scores = [summary["robustness"] for summary in (first, second) if "robustness" in summary]
+    if len(scores) < 2:
+        return None
+    there = {point["eps"]: point for point in scores[1]["curve"]}
+    return {
+        "curve": [_scored(point, there[point["eps"]]) for point in scores[0]["curve"] if point["eps"] in there],
+        "masked": [
+            [str(check["check"]) for check in score.get("masking") or () if check["status"] == "FAIL"] for score in scores
+        ],
+    }  # fmt: skip
+
+
+def _scored(first: Row, second: Row) -> dict[str, Any]:
+    """A line for each score, and for each part as both scores have it."""
+    lines = [
+        {"name": name, "first": figure, "second": second["figures"][name]} for name, figure in first["figures"].items()
+    ]
+    for mine, theirs in zip(first["parts"], second["parts"], strict=True):
+        for name in first["figures"]:
+            shared = mine[name]["threat"] == mine["ers"]["threat"]
+            if name == "ers" or not shared:
+                part = mine["part"] if name == "ers" else f"{mine['part']}, as published"
+                lines.append({"name": part, "first": mine[name]["score"], "second": theirs[name]["score"]})
+    return {"eps": first["eps"], "lines": lines}
 
 
 def _common(first: Row, second: Row) -> Iterator[tuple[Row, Row]]:

@@ -34,7 +34,8 @@ def build_hardening(run: Path) -> dict[str, Any]:
     comparison = build_comparison(run / NAMES[0], run / NAMES[1], names=NAMES)
     # Both audits were made in this run: its command, and not two, says how.
     told = {"Command": environment["command"], **_training(settings, LocalStore(run), environment)}
-    return {**comparison, "training": told, "notes": _notes(LocalStore(run))}
+    reports = {name: f"{name}/report.html" for name in NAMES if (run / name / "report.html").is_file()}
+    return {**comparison, "training": told, "notes": _notes(LocalStore(run)), "reports": reports}
 
 
 def _notes(store: LocalStore) -> list[str]:

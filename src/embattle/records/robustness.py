@@ -81,6 +81,8 @@ PARTS = (
 )
 NEEDED = tuple(dict.fromkeys([part.threat for part in PARTS] + [part.legacy for part in PARTS if part.legacy]))
 """The scenarios of both scores."""
+LEGACY = tuple(part.legacy for part in PARTS if part.legacy)
+"""Scenarios that are there for comparison with published tables only; what they say of a system is not graded."""
 
 
 def empirical_robustness(scores: Sequence[Figure | None]) -> Figure:

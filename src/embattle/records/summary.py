@@ -14,7 +14,7 @@ from embattle.records.atomic import write_atomic
 from embattle.records.grades import GRADES, grade, grade_range, half_eps, tested, withstood
 from embattle.records.intervals import mean_figures, rate_figure
 from embattle.records.masking import judge
-from embattle.records.robustness import build_robustness, concerned
+from embattle.records.robustness import LEGACY, build_robustness, concerned
 from embattle.records.store import LocalStore
 
 SCHEMA = "embattle.summary/1"
@@ -58,8 +58,9 @@ def build_summary(run: Path) -> dict[str, Any]:
 
     Returns:
         JSON values in the schema "embattle.summary/1"; threats with the weakest first. A threat's grade is None when it
-        was tested at no ε above 0, or no attack on it has a defined outcome; its "grade_range" is the best and the worst
-        that the intervals allow. "robustness" is there where the run is about the empirical robustness score.
+        was tested at no ε above 0, no attack on it has a defined outcome, or it is there for comparison only; its
+        "grade_range" is the best and the worst that the intervals allow. "robustness" is there where the run is about the
+        empirical robustness score.
 
     Raises:
         InputError: no run folder, or a damaged file in it.
@@ -160,6 +161,8 @@ def _threat(rows: _Rows, name: str, command: str) -> dict[str, Any]:
     if "reproduce" in described:
         described = {**described, "reproduce": f"{without_flags(command, _CHOICES)} {described['reproduce']}"}
     letter, ends = grade(withstood(curve)) if tested(curve) else None, grade_range(curve)
+    if name in LEGACY:
+        letter = ends = eps = None
     if blind := _blind(samples):
         letter = ends = None
         rows.warnings.append(

@@ -14,6 +14,7 @@ from embattle.report.figures import Record, eps_decimal, eps_text, figure_text, 
 from embattle.report.html import template
 from embattle.report.markdown import plain, table
 from embattle.report.provenance import provenance_rows
+from embattle.report.robustness import score_text
 from embattle.report.svg import ATTACK, LINE, TEXT, drawn
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # What a paired difference says, seen from the owner.
 _HARDER, _EASIER, _SAME, _BROKEN = "harder", "easier", "no change seen", "broken pictures"
+_KINDS = (_HARDER, _EASIER, _SAME, _BROKEN)
 _COLUMNS = 3
 # A model whose embeddings differ so many times less than the other's has given up on telling pictures apart.
 _COLLAPSED = 10
@@ -49,15 +51,43 @@ def change(difference: Record | None) -> str:
 
 
 def headline(comparison: Record) -> str:
-    """The comparison in one sentence: attacks that became harder or easier, and what it cost on clean pictures."""
-    first, second = comparison["names"]
-    told = [change(figures["success"]["difference"]) for _, _, figures in _attacked(comparison) if "success" in figures]
-    counts = [f"{told.count(kind)} {kind}" for kind in (_HARDER, _EASIER, _SAME, _BROKEN) if told.count(kind)]
-    seen = f"Attacks: {', '.join(counts)} in {second}." if counts else f"{first} and {second}, unpaired."
+    """The comparison in a sentence or two: what attacks achieve now, the robustness score, the cost on clean pictures."""
+    told = [_changes(comparison), _scores(comparison)]
     recall = comparison["clean"].get("recall@1")
-    if recall is None:
-        return seen
-    return f"{seen} Clean recall@1 {value_text(recall['first'])} → {value_text(recall['second'])}."
+    if recall is not None:
+        told.append(f"Clean recall@1 {value_text(recall['first'])} → {value_text(recall['second'])}.")
+    return " ".join(sentence for sentence in told if sentence)
+
+
+def _changes(comparison: Record) -> str:
+    """How many attacks became harder or easier, by their successes and by how far they come."""
+    first, second = comparison["names"]
+    if not comparison["paired"]:
+        return f"{first} and {second}, unpaired."
+    rates = [change(figures["success"]["difference"]) for _, _, figures in _attacked(comparison) if "success" in figures]
+    reach = [
+        change(figures[threat["metric"]]["difference"])
+        for threat, _, figures in _attacked(comparison)
+        if threat["metric"] in figures
+    ]
+    told = [
+        f"{what} {', '.join(f'{found.count(kind)} {kind}' for kind in _KINDS if found.count(kind))}"
+        for what, found in (("success rates", rates), ("how far they come", reach))
+        if found
+    ]
+    return f"Attacks on {second}: {'; '.join(told)}." if told else ""
+
+
+def _scores(comparison: Record) -> str:
+    """The score at the largest ε that both have one at, and whether it can be believed."""
+    robustness = comparison.get("robustness")
+    if not robustness or not robustness["curve"]:
+        return ""
+    lines = {line["name"]: line for line in robustness["curve"][-1]["lines"]}
+    sides = [score_text(lines["ers"][side]) for side in ("first", "second")]
+    hidden = [name for name, checks in zip(comparison["names"], robustness["masked"], strict=True) if checks]
+    doubt = f" (gradients of {' and '.join(hidden)} look masked: not to be believed)" if hidden else ""
+    return f"ERS {sides[0]} → {sides[1]}{doubt}."
 
 
 def _attacked(comparison: Record) -> Iterator[tuple[Record, float, Mapping[str, Record]]]:
@@ -89,7 +119,8 @@ def comparison_html(comparison: Record) -> str:
     return template("comparison.html.j2").render(
         comparison=comparison, names=comparison["names"], headline=headline(comparison), bars=Markup(bars_svg(comparison)),
         rows=list(_rows(comparison)), clean=sorted(comparison["clean"].items()), notes=_notes(comparison),
-        provenance=_provenance(comparison), training=_training(comparison),
+        provenance=_provenance(comparison), training=_training(comparison), scores=_score_tables(comparison),
+        reports=comparison.get("reports") or {},
     )  # fmt: skip
 
 
@@ -99,7 +130,7 @@ def comparison_markdown(comparison: Record) -> str:
     threats = [
         [
             plain(row["title"]), row["eps"], plain(row["metric"]), figure_text(row["first"]), figure_text(row["second"]),
-            f"{row['signed']} {interval_text(row['difference'])}".strip(), row["change"],
+            f"{row['signed']} {row['interval']}".strip(), row["pairs"], row["change"],
         ]
         for row in _rows(comparison)
     ]  # fmt: skip
@@ -112,7 +143,12 @@ def comparison_markdown(comparison: Record) -> str:
         f"# Embattle: {first} and {second}",
         plain(headline(comparison)),
         "## Without an attack\n\n" + table(["Figure", first, second], clean) if clean else "",
-        "## Under attack\n\n" + table(["Threat", "ε", "Figure", first, second, "Difference", "Change"], threats),
+        *(
+            f"## Robustness score at ε = {each['eps']}\n\n"
+            + table(["Part", first, second], [[plain(name), *sides] for name, *sides in each["lines"]])
+            for each in _score_tables(comparison)
+        ),
+        "## Under attack\n\n" + table(["Threat", "ε", "Figure", first, second, "Difference", "Pairs", "Change"], threats),
         "## Cost of the training\n\n" + table(["", ""], trained) if trained else "",
         "## Notes\n\n" + "\n".join(f"- {plain(note)}" for note in _notes(comparison)) if _notes(comparison) else "",
     ]
@@ -152,8 +188,32 @@ def _rows(comparison: Record) -> Iterator[dict[str, Any]]:
                 "threat": str(threat["threat"]), "title": str(threat["title"]), "name": name, "metric": str(told),
                 "eps": eps_decimal(eps), "levels": eps_text(eps), "first": cell["first"], "second": cell["second"],
                 "difference": difference, "signed": "–" if difference is None else _signed(difference),
+                "interval": _interval(difference), "pairs": "–" if difference is None else str(difference["n"]),
                 "change": change(difference),
             }  # fmt: skip
+
+
+def _interval(difference: Record | None) -> str:
+    """The interval of a difference; none where all pairs changed alike, which is no certainty but too few pairs."""
+    if difference is None or difference.get("ci") is None or difference["ci"][0] == difference["ci"][1]:
+        return ""
+    return interval_text(difference)
+
+
+def _score_tables(comparison: Record) -> list[dict[str, Any]]:
+    """Both scores and their parts, a table for every ε: name, first, second."""
+    robustness = comparison.get("robustness") or {"curve": ()}
+    titles = {"ers": "ERS", "ers-legacy": "ERS-legacy"}
+    return [
+        {
+            "eps": f"{eps_decimal(point['eps'])} ({eps_text(point['eps'])})",
+            "lines": [
+                (titles.get(line["name"], line["name"]), score_text(line["first"]), score_text(line["second"]))
+                for line in point["lines"]
+            ],
+        }
+        for point in robustness["curve"]
+    ]
 
 
 def _signed(figure: Record) -> str:
@@ -175,7 +235,8 @@ def _notes(comparison: Record) -> list[str]:
         notes.append(
             f"Differences are {second} minus {first} on the same pictures, averaged picture by picture; brackets hold 95 % "
             f"intervals. A change is named where the interval lies beyond 0, without correction for looking at many; "
-            f"pictures are broken where a model gave NaN or infinity under attack."
+            f"pictures are broken where a model gave NaN or infinity under attack. Pairs are pictures on which both runs "
+            f"have the figure: an attempt whose goal held already has no success in its run."
         )
     else:
         notes.append("The two runs searched different galleries, so pictures cannot be paired and no change is named.")

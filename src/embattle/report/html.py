@@ -77,6 +77,7 @@ def render_html(summary: Record, blob: Callable[[str, str], bytes]) -> str:
         verdict=phrases.verdict(summary),
         criterion=phrases.verdict_criterion(summary),
         weak=sum(threat["raw"].get("half_eps") is not None for threat in threats),
+        graded=sum(threat["grade"] != phrases.UNGRADED for threat in threats),
         state=phrases.state_text(summary),
         recall=phrases.recall_at_1(summary),
         attacked=phrases.attacked_items(summary.get("threats", ())),

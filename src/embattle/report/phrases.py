@@ -10,7 +10,7 @@ from embattle.records.grades import WITHSTOOD
 from embattle.report.figures import Record, eps_decimal, eps_text, number, trim, value_text
 
 UNGRADED = "–"
-"""Stands where a grade would: the threat has no success figure to grade."""
+"""Stands where a grade would: the threat has no success figure, or is there for comparison only."""
 
 _ITEMS, _TARGETS = "attacked items (--attacked)", "random targets (--targets)"
 
@@ -81,7 +81,7 @@ def decisive_point(threat: Record) -> Record | None:
 def half_parts(threat: Record) -> tuple[str, str]:
     """The smallest tested ε that succeeds half of the time: as 255ths (or why there is none), and decimal."""
     if grade(threat) == UNGRADED:
-        return "no success figure", ""
+        return "not graded", ""
     half = threat.get("half_eps")
     return ("not within tested range", "") if half is None else (eps_text(half), f"ε = {eps_decimal(half)}")
 

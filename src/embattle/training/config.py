@@ -102,5 +102,6 @@ def _sentence(error: ValidationError, settings: type[TrainConfig]) -> str:
             parts.append(f"training has no setting {key!r}; it has: {known}")
         else:
             reason = problem["msg"].removeprefix("Value error, ")
-            parts.append(f"training setting {key!r} cannot be {problem['input']!r}: {reason}")
+            # What is wrong with several settings together, or with one that is missing, says so itself.
+            parts.append(f"training setting {key!r} cannot be {problem['input']!r}: {reason}" if key else reason)
     return "; ".join(parts)
