@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 # What a paired difference says, seen from the owner.
 _HARDER, _EASIER, _SAME, _BROKEN = "harder", "easier", "no change seen", "broken pictures"
 _KINDS = (_HARDER, _EASIER, _SAME, _BROKEN)
-_COLUMNS = 3
+# Panels of a row of the chart, and letters of a line of their titles.
+_COLUMNS, _TITLE_WIDTH = 3, 44
 # A model whose embeddings differ so many times less than the other's has given up on telling pictures apart.
 _COLLAPSED = 10
 
@@ -289,7 +291,7 @@ def bars_svg(comparison: Record) -> str:
             axes.axis("off")
         for axes, (threat, found) in zip(grid, threats, strict=False):
             _bars(axes, found)
-            axes.set_title(str(threat["title"]), pad=8)
+            axes.set_title(textwrap.fill(str(threat["title"]), _TITLE_WIDTH), pad=8)
 
     label = "; ".join(
         f"{row['title']} at ε {row['eps']}: {figure_text(row['first'])} and {figure_text(row['second'])}"
