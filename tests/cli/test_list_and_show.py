@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,25 @@ def test_a_scenario_is_shown_under_its_width(call) -> None:
     assert call("show", "sp-qa+.w10").code == 2
 
 
+def told_columns(words: str) -> set[tuple[str, str]]:
+    """Metric and attack of every column, as a reader spreads out what is said of them."""
+
+    def spread(told: re.Match[str]) -> str:
+        widths, _, balances = told["with"].partition(" and ξ ")
+        return ", ".join(
+            f"{family}{width}{f' ξ {xi}' if xi else ''}"
+            for family in told["families"].split(" and ") for width in widths.split(", ") for xi in balances.split(", ")
+        )  # fmt: skip
+
+    columns = re.search(r" columns (mean .+?)(?:; on each of: .+)? ε \d", words)[1]
+    found = set()
+    for part in columns.split("; "):
+        metrics, _, attacks = part.partition(" of ")
+        plain = re.sub(r"(?P<families>(?:\S+ and )*\S+) \((?:each )?with (?P<with>[^)]+)\)", spread, attacks)
+        found |= {(metric, attack) for metric in metrics.split(" and ") for attack in plain.split(", ")}
+    return found
+
+
 @pytest.mark.parametrize("entry", KINDS["protocols"].entries(), ids=lambda entry: entry.name)
 def test_a_protocol_says_what_it_runs_and_what_it_takes(call, entry) -> None:
     said, protocol = call("show", entry.name), entry.build()
@@ -96,8 +117,13 @@ def test_a_protocol_says_what_it_runs_and_what_it_takes(call, entry) -> None:
         assert told in words
     for sentence in protocol.differs:
         assert f"- {sentence}" in words
-    for column in protocol.columns:
-        assert column.scenario in words
+    assert told_columns(words) == {
+        ("mean rank in %" if column.metric == "rank" else f"mean {column.metric.replace('_', ' ')}",
+         replace(column, crafted_on="", judged_on="").attack)
+        for column in protocol.columns
+    }  # fmt: skip
+    first = next(n for n, line in enumerate(said.out.splitlines()) if line.startswith("columns"))
+    assert next(n for n, line in enumerate(said.out.splitlines()) if line.startswith("ε ")) - first <= 6
     assert ", ".join(f"{round(eps, 3):g}" for eps in protocol.eps) in words
     assert ("Auto-PGD" in words) == protocol.adaptive
     for name, scale in protocol.scales.items():
