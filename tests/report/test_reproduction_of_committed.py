@@ -25,5 +25,41 @@ def test_a_committed_result_is_rendered(path: Path) -> None:
     assert f"Made by `{result['environment']['command']}`" in text
 
 
+def table_of(text: str) -> list[dict[str, str]]:
+    """The lines of the table of cells, by the names of its columns."""
+    header, _, *lines = (
+        [part.strip() for part in line.strip("|").split("|")]
+        for line in text.partition("| column |")[2].partition("\n\n")[0].splitlines()
+    )
+    return [dict(zip(("column", *header), line, strict=True)) for line in lines]
+
+
+@pytest.mark.parametrize("path", REPRODUCTIONS, ids=lambda path: path.stem)
+def test_no_column_of_its_table_is_empty_and_the_legend_speaks_of_columns_that_are_there(path: Path) -> None:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    text = render_reproduction(result)
+    lines = table_of(text)
+    assert len(lines) == len(result["cells"])
+    for name in lines[0]:
+        assert {line[name] for line in lines} != {"–"}, name
+    for name, key in (
+        ("free point", "attainable"),
+        ("adaptive [95 % over pictures]", "adaptive"),
+        ("adaptive loss ≥", "gain"),
+    ):
+        assert (name in lines[0]) == any(cell[key] is not None for cell in result["cells"]), name
+        assert (f"*{name.partition(' [')[0]}*" in text) == (name in lines[0]), name
+    for line, cell in zip(lines, result["cells"], strict=True):
+        assert line["column"] == cell["column"]
+        assert line["verdict"] == (cell["verdict"] or "–")
+    assert ("*C_SP*: mean rank of the neighbours to keep" in text) == any("C_SP" in line["column"] for line in lines)
+
+
+@pytest.mark.parametrize("path", REPRODUCTIONS, ids=lambda path: path.stem)
+def test_the_committed_page_is_the_one_that_is_rendered(path: Path) -> None:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == render_reproduction(result)
+
+
 def test_there_are_committed_results() -> None:
     assert len(REPRODUCTIONS) >= 4

@@ -116,11 +116,11 @@ def test_the_chart_lies_beside_the_result_and_is_linked(tmp_path: Path) -> None:
         "complete": True, "units": {"done": 1, "planned": 1}, "verdicts": {"same": 0}, "environment": {"command": "c"},
         "cells": cells(),
     }  # fmt: skip
-    write_reproduction(tmp_path / "with", result)
+    assert write_reproduction(tmp_path / "with", result) == tmp_path / "with" / NAME
     assert (tmp_path / "with" / NAME).read_text(encoding="utf-8") == trade_off_svg(result)
     assert f"]({NAME})" in (tmp_path / "with" / "result.md").read_text()
     plain = {**result, "cells": [{**cell, "attack": "sp-qa+.m1"} for cell in cells()]}
-    write_reproduction(tmp_path / "without", plain)
+    assert write_reproduction(tmp_path / "without", plain) is None
     assert not (tmp_path / "without" / NAME).exists()
     assert NAME not in render_reproduction(plain)
 

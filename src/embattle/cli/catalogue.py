@@ -16,13 +16,14 @@ from embattle.registry import Entry, Registry
 class Kind:
     """A kind of parts: where its registry is, and how a part is used, under the name that was asked for.
 
-    `details` describes a part whose call and docstring say too little.
+    `details` describes a part whose call and docstring say too little; `marks` are further columns of its list.
     """
 
     home: str
     registry: str
     example: Callable[[Entry, str], str]
     details: Callable[[Entry], str] | None = None
+    marks: Callable[[Entry], Mapping[str, str]] | None = None
 
     def entries(self) -> Registry:
         """Its parts."""
@@ -73,6 +74,18 @@ def _experiment(entry: Entry) -> str:
     return experiment(entry)
 
 
+def _defensive(entry: Entry) -> str:
+    from embattle.cli.defensive import defensive
+
+    return defensive(entry)
+
+
+def _labels(entry: Entry) -> Mapping[str, str]:
+    from embattle.cli.defensive import labels
+
+    return labels(entry)
+
+
 def _model(entry: Entry, asked: str) -> str:
     rest = {"checkpoint": "model.safetensors", "module": "package.module:factory"}.get(entry.name, "PATH")
     return f"embattle audit --data FOLDER --model {entry.name}:{rest}"
@@ -85,7 +98,7 @@ KINDS: Mapping[str, Kind] = {
     "scenarios": Kind(home="embattle.audit", registry="SCENARIOS", example=_scenario),
     "networks": Kind(home="embattle.networks", registry="NETWORKS", example=_network),
     "losses": Kind(home="embattle.training.losses", registry="LOSSES", example=_loss),
-    "defenses": Kind(home="embattle.defenses", registry="DEFENSES", example=_defense),
+    "defenses": Kind(home="embattle.defenses", registry="DEFENSES", example=_defense, details=_defensive, marks=_labels),
     "datasets": Kind(home="embattle.data", registry="DATASETS", example=_data),
     "protocols": Kind(home="embattle.protocols", registry="PROTOCOLS", example=_protocol, details=_experiment),
     "models": Kind(home="embattle.embedders", registry="ADAPTERS", example=_model),

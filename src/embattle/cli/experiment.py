@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from embattle.report.figures import eps_decimal
 
 if TYPE_CHECKING:
-    from embattle.protocols import Protocol, Scale
+    from embattle.protocols import Column, Protocol, Scale
     from embattle.protocols.protocol import Model
     from embattle.registry import Entry
 
@@ -77,15 +77,42 @@ def _attacks(protocol: Protocol) -> str:
 
 
 def _columns(protocol: Protocol) -> str:
-    measured: dict[str, dict[str, None]] = {}
+    """What is measured of which attacks; metrics of the same attacks share one list of them."""
+    measured: dict[str, list[Column]] = {}
     pairs: dict[str, None] = {}
     for column in protocol.columns:
         what = "mean rank in %" if column.metric == "rank" else f"mean {column.metric.replace('_', ' ')}"
-        alone = replace(column, crafted_on="", judged_on="")
-        measured.setdefault(what, {})[alone.attack] = None
-        pairs[column.attack.removeprefix(alone.attack).strip()] = None
-    told = "; ".join(f"{what} of {', '.join(names)}" for what, names in measured.items())
+        measured.setdefault(what, []).append(column)
+        alone = replace(column, crafted_on="", judged_on="", xi=None)
+        pairs[replace(column, xi=None).attack.removeprefix(alone.attack).strip()] = None
+    shared: dict[str, list[str]] = {}
+    for what, columns in measured.items():
+        shared.setdefault(_folded(columns), []).append(what)
+    told = "; ".join(f"{' and '.join(metrics)} of {attacks}" for attacks, metrics in shared.items())
     return told if set(pairs) == {""} else f"{told}; on each of: {', '.join(pair or protocol.first for pair in pairs)}"
+
+
+def _folded(columns: Sequence[Column]) -> str:
+    """Names of attacks: families with the same widths and ξ are told once, with these behind them."""
+    variants: dict[str, dict[tuple[str, str], None]] = {}
+    for column in columns:
+        family, dot, width = column.scenario.partition(".")
+        variants.setdefault(family, {})[dot + width, "" if column.xi is None else f"{column.xi:g}"] = None
+    alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for family, of in variants.items():
+        alike.setdefault(tuple(of), []).append(family)
+    return ", ".join(_alike(families, of) for of, families in alike.items())
+
+
+def _alike(families: Sequence[str], variants: Sequence[tuple[str, str]]) -> str:
+    widths, balances = ([*dict.fromkeys(part)] for part in zip(*variants, strict=True))
+    if len(variants) == 1 or len(variants) != len(widths) * len(balances):
+        names = (f"{family}{width}{balance and f' ξ {balance}'}" for family in families for width, balance in variants)
+        return ", ".join(names)
+    told = [", ".join(widths)] if len(widths) > 1 else []
+    told += [f"ξ {', '.join(balances)}"] if balances != [""] else []
+    names = (family if len(widths) > 1 else f"{family}{widths[0]}" for family in families)
+    return f"{' and '.join(names)} ({'each ' if len(families) > 1 else ''}with {' and '.join(told)})"
 
 
 def _scales(protocol: Protocol) -> Iterator[str]:

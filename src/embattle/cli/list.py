@@ -48,17 +48,21 @@ def _parts(name: str) -> Table:
 
     from embattle.cli.catalogue import kind
 
-    entries = list(kind(name).entries())
+    group = kind(name)
+    entries = list(group.entries())
+    marks = [{} if group.marks is None else group.marks(entry) for entry in entries]
     columns = {
         "name": [entry.name for entry in entries], "summary": [entry.summary for entry in entries],
         "paper": [entry.paper for entry in entries], "access": [entry.access for entry in entries],
+        **{title: [mark[title] for mark in marks] for title in marks[0]},
         "differs": [entry.differs for entry in entries],
     }  # fmt: skip
     # A column in which nothing stands would take its width from those that say something.
     told = {title: cells for title, cells in columns.items() if any(cells)}
     table = Table(box=box.SIMPLE_HEAD)
     for title in told:
-        table.add_column(title, no_wrap=title in ("name", "access"))
+        # A word longer than its column goes on below: its end may be what somebody looks for.
+        table.add_column(title, overflow="fold", no_wrap=title in ("name", "access", *marks[0]))
     for cells in zip(*told.values(), strict=True):
         table.add_row(*(Text(cell) for cell in cells))
     return table

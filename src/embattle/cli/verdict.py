@@ -14,6 +14,7 @@ from embattle.report import (
     render_markdown,
     render_reproduction,
     render_transfer_markdown,
+    reproduction_headline,
     reproduction_table,
     terminal_table,
     transfer_tables,
@@ -91,7 +92,7 @@ def conclude_reproduction(run: Path, result: dict[str, Any], *, markdown: bool =
     """
     from rich.console import Console
 
-    write_reproduction(run, result)
+    chart = write_reproduction(run, result)
     if markdown:
         print(render_reproduction(result), end="")
     else:
@@ -100,7 +101,11 @@ def conclude_reproduction(run: Path, result: dict[str, Any], *, markdown: bool =
         if not result["complete"]:
             units = result["units"]
             console.print(f"unfinished: {units['done']} of {units['planned']} units; the same reproduce command goes on")
+        else:
+            console.print(reproduction_headline(result), markup=False, highlight=False, style="bold")
         console.print(f"result  {run / 'result.md'}", markup=False, soft_wrap=True, highlight=False)
+        if chart is not None:
+            console.print(f"chart   {chart}", markup=False, soft_wrap=True, highlight=False)
     short = result["short"]
     if any(short.values()) and result["complete"]:
         whole = sum(result["verdicts"].values())

@@ -9,7 +9,12 @@ from __future__ import annotations
 from embattle.report.comparison import comparison_markdown, comparison_table, write_comparison
 from embattle.report.html import render_html, write_report
 from embattle.report.markdown import render_markdown
-from embattle.report.reproduction import render_reproduction, reproduction_table, write_reproduction
+from embattle.report.reproduction import (
+    render_reproduction,
+    reproduction_headline,
+    reproduction_table,
+    write_reproduction,
+)
 from embattle.report.terminal import terminal_table
 from embattle.report.transfer import render_transfer, render_transfer_markdown, transfer_tables, write_transfer
 
@@ -21,6 +26,7 @@ __all__ = [
     "render_reproduction",
     "render_transfer",
     "render_transfer_markdown",
+    "reproduction_headline",
     "reproduction_table",
     "terminal_table",
     "transfer_tables",

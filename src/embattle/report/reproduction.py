@@ -21,15 +21,38 @@ _HEADER = (
     "column", "ε", "paper", "ours [95 % over pictures]", "difference", "tolerance", "verdict", "deviation of seeds",
     "saved, 8-bit", "adaptive [95 % over pictures]", "adaptive loss ≥", "free point", "forwards", "seconds",
 )  # fmt: skip
-_LEGEND = """\
-*paper*: as published. *ours*: the paper's objective and step rule, the iterate with the highest loss, mean over all
-pictures of all seeds; float pictures, as in the paper. Its interval is over pictures; how far models differ is the
-*deviation of seeds*. *tolerance*: the largest of the stated one, two deviations between seeds, and half of the interval.
-*verdict*: same within it; beyond it stronger or weaker, seen from the attacker; none for the clean system. *saved, 8-bit*:
-the same attack measured on the picture a PNG file holds. *adaptive*: Auto-PGD on the same pictures with equally many
-forwards; *adaptive loss ≥*: mean gain of its objective over *ours*, paired, and the share of pictures on which it is at
-least as large. *free point*: the best mean rank that ascent of a free point of the unit sphere comes by, which no picture
-need have and which nothing need preserve: what there is to win. *forwards*, *seconds*: of *ours*, a picture."""
+_NONE = "–"
+# Each sentence with a column that it speaks of: where nobody sees the column, the sentence would explain nothing.
+_LEGEND = (
+    ("paper", "*paper*: as published."),
+    (
+        "ours [95 % over pictures]",
+        "*ours*: the paper's objective and step rule, the iterate with the highest loss, mean over all pictures of all "
+        "seeds; float pictures, as in the paper. Its interval is over pictures.",
+    ),
+    ("deviation of seeds", "*deviation of seeds*: how far models differ."),
+    (
+        "tolerance",
+        "*tolerance*: the largest of the stated one, two deviations between seeds, and half of the interval.",
+    ),
+    (
+        "verdict",
+        "*verdict*: same within it; beyond it stronger or weaker, seen from the attacker; none for the clean system.",
+    ),
+    ("saved, 8-bit", "*saved, 8-bit*: the same attack measured on the picture a PNG file holds."),
+    (
+        "adaptive [95 % over pictures]",
+        "*adaptive*: Auto-PGD on the same pictures with equally many forwards; *adaptive loss ≥*: mean gain of its "
+        "objective over *ours*, paired, and the share of pictures on which it is at least as large.",
+    ),
+    (
+        "free point",
+        "*free point*: the best mean rank that ascent of a free point of the unit sphere comes by, which no picture need "
+        "have and which nothing need preserve: what there is to win.",
+    ),
+    ("forwards", "*forwards*, *seconds*: of *ours*, a picture."),
+)
+_PRESERVING = "*C_SP*: mean rank of the neighbours to keep, in %; other lines: of the chosen items (C)."
 
 _SHORT_LEGEND = (
     "95 %: of ours, over pictures. verdict: same within tol., else stronger or weaker as an attack; – not judged. "
@@ -37,10 +60,13 @@ _SHORT_LEGEND = (
 )
 
 
-def write_reproduction(folder: Path, result: Record) -> None:
+def write_reproduction(folder: Path, result: Record) -> Path | None:
     """Writes result.json, result.md and result.csv, and xi.svg where attacks were run under several ξ.
 
     Whoever looks sees old files or whole new ones.
+
+    Returns:
+        The path of xi.svg, or None where there is nothing to draw.
 
     Raises:
         InputError: the folder cannot be written.
@@ -52,14 +78,16 @@ def write_reproduction(folder: Path, result: Record) -> None:
         write_atomic(folder / NAME, chart.encode("utf-8", "replace"))
     write_atomic(folder / "result.md", render_reproduction(result).encode())
     write_atomic(folder / "result.csv", _csv(result).encode())
+    return folder / NAME if chart else None
 
 
 def render_reproduction(result: Record) -> str:
     """Markdown: what was run, each cell beside the paper's, where it came from."""
+    columns = _columns(result["cells"])
     blocks = [
         f"# {result['title']}", f"{result['paper']}. {_scale(result)}", _notes(result),
         _state(result), _quality(result), _scores(result),
-        f"![What ξ trades]({NAME})" if lines(result) else "", _markdown_table(result["cells"]), _LEGEND,
+        f"![What ξ trades]({NAME})" if lines(result) else "", _markdown_table(columns), _legend(result, columns),
         "Differs from the paper:",
         "\n".join(f"- {sentence}" for sentence in result["differs"]), _provenance(result),
     ]  # fmt: skip
@@ -84,7 +112,7 @@ def reproduction_table(result: Record) -> Table:
         table.add_row(
             safe_text(cell["column"]), eps_decimal(cell["eps"]), _number(cell, cell["paper"]), _value(cell, "ours"),
             interval_text(cell["ours"], digits=_digits(cell)), _number(cell, cell["tolerance"]),
-            Text(verdict or "–", style="bold red" if cell["short"] else ""), _value(cell, "adaptive"),
+            Text(verdict or _NONE, style="bold red" if cell["short"] else ""), _value(cell, "adaptive"),
         )  # fmt: skip
     return table
 
@@ -108,21 +136,26 @@ def _notes(result: Record) -> str:
     return "\n".join(f"- {note}" for note in result.get("notes") or ())
 
 
-def _state(result: Record) -> str:
+def reproduction_headline(result: Record) -> str:
+    """What a reader must know before the figures: unfinished, not to be compared, or how many are as published."""
     units, verdicts = result["units"], result["verdicts"]
     if not result["complete"]:
-        return f"**Unfinished: {units['done']} of {units['planned']} units.**"
+        return f"Unfinished: {units['done']} of {units['planned']} units."
     if not result["judged"]:
         if result["scale"] == "smoke":
-            return "**A smoke test: too little training and too few pictures to be compared with the paper.**"
-        return "**Not judged: data or training are not the paper's. Its figures stand beside ours, without a verdict.**"
+            return "A smoke test: too little training and too few pictures to be compared with the paper."
+        return "Not judged: data or training are not the paper's. Its figures stand beside ours, without a verdict."
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items())
+    return f"Of {sum(verdicts.values())} attacked cells with a published figure: {told}."
+
+
+def _state(result: Record) -> str:
+    headline = f"**{reproduction_headline(result)}**"
+    if not (result["complete"] and result["judged"]):
+        return headline
     untelling = result.get("untelling")
     vague = f" Of the same, {untelling} would be so without any attack: the paper's effect is below the tolerance."
-    return (
-        f"**Of {sum(verdicts.values())} attacked cells with a published figure: {told}.**"
-        f"{_short(result)}{vague if untelling else ''}{_order(result)}"
-    )
+    return f"{headline}{_short(result)}{vague if untelling else ''}{_order(result)}"
 
 
 def _short(result: Record) -> str:
@@ -175,9 +208,21 @@ def _scores(result: Record) -> str:
     return f"{table}\n\nThe paper's score is to be compared with ERS-legacy: both have two of the ten attacks as published."
 
 
-def _markdown_table(cells: Sequence[Record]) -> str:
-    lines = [_HEADER, ("---",) * len(_HEADER), *(_markdown_row(cell) for cell in cells)]
+def _columns(cells: Sequence[Record]) -> dict[str, tuple[str, ...]]:
+    """Every cell's texts by column, without columns in which nothing stands: they would only push others off the page."""
+    columns = dict(zip(_HEADER, zip(*map(_markdown_row, cells), strict=True), strict=False))
+    return {name: texts for name, texts in columns.items() if any(text != _NONE for text in texts)}
+
+
+def _markdown_table(columns: Mapping[str, Sequence[str]]) -> str:
+    lines = [tuple(columns), ("---",) * len(columns), *zip(*columns.values(), strict=True)] if columns else []
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _legend(result: Record, columns: Mapping[str, Sequence[str]]) -> str:
+    told = [sentence for column, sentence in _LEGEND if column in columns]
+    told += [_PRESERVING] if any(cell.get("metric") == "kept_rank" for cell in result["cells"]) else []
+    return "\n".join(told)
 
 
 def _markdown_row(cell: Record) -> tuple[str, ...]:
@@ -185,8 +230,8 @@ def _markdown_row(cell: Record) -> tuple[str, ...]:
     difference = cell["difference"]
     return (
         cell["column"], eps_decimal(cell["eps"]), _number(cell, cell["paper"]), _with_interval(cell, "ours"),
-        "–" if difference is None else f"{difference:+.{digits}f}", _number(cell, cell["tolerance"]),
-        cell["verdict"] or "–", _number(cell, cell["seed_deviation"]), _value(cell, "eight_bit"),
+        _NONE if difference is None else f"{difference:+.{digits}f}", _number(cell, cell["tolerance"]),
+        cell["verdict"] or _NONE, _number(cell, cell["seed_deviation"]), _value(cell, "eight_bit"),
         _with_interval(cell, "adaptive"), _gain(cell["gain"]), _value(cell, "attainable"),
         number(_cost(cell)["forwards"]), number(_cost(cell)["seconds"], digits=3),
     )  # fmt: skip
@@ -199,7 +244,7 @@ def _cost(cell: Record) -> Record:
 
 
 def _gain(gain: Record | None) -> str:
-    return "–" if gain is None else f"{gain['loss']['value']:+.2g}, {100 * gain['at_least']:.0f} %"
+    return _NONE if gain is None else f"{gain['loss']['value']:+.2g}, {100 * gain['at_least']:.0f} %"
 
 
 def _digits(cell: Record) -> int:
