@@ -148,6 +148,9 @@ def test_a_hardening_killed_in_its_training_goes_on_bit_equal(harden, monkeypatc
             self, embedder, batch))  # fmt: skip
         said = harden("--out", "run")
     assert said.code == 0, said.words
+    assert "training: going on after epoch 1 of 2" in said.err.splitlines()
+    after = said.err.partition("2 of 3: training it with est")[2].split(" %")
+    assert [share.split()[-1] for share in after[:2]] == ["0", "50"]
     assert set(epochs) == {2}
     assert kept("run") == kept("whole")
 

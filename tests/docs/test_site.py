@@ -181,5 +181,14 @@ def test_tables_of_results_say_what_the_files_say(site: Path) -> None:
             assert f"]n = {share['n']}{left_out}" in told
 
 
+def test_the_readme_leads_to_every_guide() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Documentation\n")[2]
+    guides = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("  - Guides:\n")[2].partition("  - Reference:")[0]
+    pages = re.findall(r": (\S+\.md)$", guides, re.MULTILINE)
+    assert len(pages) >= 9
+    for page in ("quickstart.md", *pages):
+        assert f"(docs/{page})" in readme, page
+
+
 def test_the_built_site_is_not_committed() -> None:
     assert "/site/" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()

@@ -23,7 +23,7 @@ from embattle import data
 from embattle.cli.app import run as main
 from embattle.embedders import load_checkpoint
 from embattle.errors import ConfigError, RunMismatch
-from embattle.protocols import PROTOCOLS, Protocol, execution, reproduce
+from embattle.protocols import PROTOCOLS, Protocol, Scale, execution, reproduce
 from embattle.protocols.cells import Cell, attack_of, measure_cell
 from embattle.protocols.study import Study
 from embattle.records import LocalStore
@@ -68,6 +68,28 @@ def test_a_killed_reproduction_goes_on_and_its_units_are_byte_identical(
     assert 0 < len(unit_files(tmp_path / "run")) < len(unit_files(finished[0]))
     reproduce(tiny, "cpu", models=models, out=tmp_path / "run")
     assert unit_files(tmp_path / "run") == unit_files(finished[0])
+
+
+def test_a_training_that_was_stopped_says_where_it_goes_on(tiny_as: Callable[..., Protocol], tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    longer = tiny_as(scales={"cpu": Scale(attacked=2, epochs=3, seeds=(0,), training_pictures=60, gallery=20)})
+    said: list[str] = []
+    told: list[float] = []
+
+    def progress(title: str, done: float, total: float, *rest: Any) -> None:
+        told.append(done)
+        if len(told) == 3:  # the beginning, the first epoch, the second
+            raise Killed
+
+    for expected in ([], ["seed 0: training: going on after epoch 1 of 3"]):
+        told.clear()
+        said.clear()
+        with pytest.raises(Killed):
+            reproduce(longer, "cpu", models=tmp_path, out=tmp_path / "run", progress=progress, tell=said.append)
+        assert said == expected
+        assert told[1] == pytest.approx(told[2] / 2)  # where it goes on is as far as the first start came
 
 
 def test_the_result_is_the_mean_of_its_rows(finished: Finished) -> None:

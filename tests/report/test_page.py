@@ -202,6 +202,12 @@ def test_unfinished_run_says_so(summary, blob):
     assert "2 units stopped with an error" in page
 
 
+def test_a_side_is_explained_where_the_word_is_first_used(summary, blob):
+    for state in ({}, {"complete": False, "units": {"done": 3, "planned": 12}}):
+        sides = re.findall(r"[^.]*\bsides?\b[^.]*\.", _Page(render_html({**summary, **state}, blob)).text)
+        assert "Each threat is one side of the system" in sides[0]
+
+
 def test_page_of_a_run_without_threats_labels_gates_or_findings(summary, blob):
     bare = {**summary, "threats": [], "findings": [], "clean": {}, "skipped": [], "notes": []}
     del bare["gates"]

@@ -245,7 +245,14 @@ def test_markdown_and_terminal_hold_the_matrices(record) -> None:
     shown = console.export_text()
     assert "ca+.w1 at ε 0.3" in shown
     assert "31.2 % / 10 %" in shown
+    words = " ".join(shown.split())
+    assert "ca+.w1 at ε 0.3: rank (higher is better) / attempts that succeed" in words
+    assert "ca-.w1 at ε 0.3: rank (lower is better) / attempts that succeed" in words
+    assert "The fewer attempts succeed, the better for you. Matrices of smaller ε are in the report. Strongest" in words
     assert max(map(len, shown.splitlines())) <= 80
+    single = {**record, "threats": [{**each, "matrices": each["matrices"][-1:]} for each in record["threats"]]}
+    console.print(transfer_tables(single))
+    assert "smaller ε" not in console.export_text()
 
 
 def test_rendering_needs_no_torch(record, tmp_path: Path) -> None:

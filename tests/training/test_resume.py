@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from embattle.errors import InputError, RunIncomplete, RunMismatch
-from embattle.training import train
+from embattle.training import epochs_done, train
 from embattle.training.state import state_path
 
 CHILD = """
@@ -59,6 +60,31 @@ def test_a_run_stopped_at_any_batch_goes_on_bit_equal(batch, pictures, small, tm
     assert out.read_bytes() == whole.path.read_bytes()
     assert [(row["epoch"], row["loss"]) for row in resumed.history] == [(r["epoch"], r["loss"]) for r in whole.history]
     assert not state_path(out).exists()
+
+
+def test_a_resumed_run_first_tells_where_it_goes_on(pictures, small, tmp_path):
+    out, first, seen = tmp_path / "m.safetensors", [], []
+
+    def stop(step):
+        first.append(step)
+        if step.epoch == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(small(), pictures, out, progress=stop)
+    assert not any(step.resumed for step in first)
+    assert epochs_done(out) == 2
+    train(small(), pictures, out, progress=seen.append)
+    assert seen[0] == replace(first[5], resumed=True)  # the last batch of the second epoch
+    assert seen[0].share == pytest.approx(2 / 3)
+    assert [(step.epoch, step.batch, step.resumed) for step in seen[1:]] == [(3, n, False) for n in (1, 2, 3)]
+    assert seen[-1].share == 1
+    assert epochs_done(out) == 0  # nothing is left to go on with
+
+
+def test_a_state_that_cannot_be_read_says_nothing(tmp_path):
+    state_path(tmp_path / "m.safetensors").write_bytes(b"no state")
+    assert epochs_done(tmp_path / "m.safetensors") == 0
 
 
 class Drawing(nn.Module):

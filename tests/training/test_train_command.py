@@ -1,11 +1,15 @@
 """`embattle train` as a user runs it."""
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from embattle.cli.app import run
+from embattle.cli.train import _bar
+from embattle.training import Progress
 
 
 def arguments(out, *more):
@@ -38,6 +42,22 @@ def test_trains_reports_and_goes_on(tmp_path, capsys):
     assert run(arguments(out, "--network-arg", "width=8", "--seed", "1")) == 2
     assert "--no-resume" in capsys.readouterr().err
     assert run(arguments(out, "--network-arg", "width=8", "--seed", "1", "--no-resume")) == 0
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_resumed_training_says_where_it_goes_on_and_starts_there(terminal, capsys, monkeypatch):
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "80")
+    after = Progress(epoch=2, epochs=3, batch=5, batches=5, loss=0.5, resumed=True)
+    with _bar() as show:
+        show(after)
+        show(replace(after, epoch=3, batch=1, resumed=False))
+    told = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
+    assert told.count("going on after epoch 2 of 3") == 1
+    begun = told.partition("going on after epoch 2 of 3")[2]
+    assert ("10/15" if terminal else " 67 %") in begun
+    assert (" 0/15" if terminal else "  0 %") not in told
 
 
 @pytest.mark.parametrize(

@@ -286,10 +286,9 @@ def _work(session: _Session, cell: Cell) -> Callable[[Tick], Output]:
 def _train(session: _Session, tick: Tick) -> Output:
     model = session.model
     assert isinstance(model, Trained)
-    whole = model.config.epochs
 
     def show(progress: TrainProgress) -> None:
-        tick((progress.epoch - 1 + progress.batch / progress.batches) / whole)
+        tick(progress.share)
 
     train(model.config, model.pictures, session.folder() / "model.safetensors", progress=show)
     text = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from embattle.cli import flags
+from embattle.cli.console import stdout
 from embattle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,11 +91,10 @@ def _on_pictures(pictures: ImageSet, model: str | None) -> Iterator[Check]:
 
 def _print(title: str, checks: Iterable[Check]) -> Iterator[Check]:
     """Passes the checks on, each printed as soon as it is known."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = stdout()
     console.print(Text(f"\n{title}" if title != "Machine" else title, "bold"))
     for check in checks:
         row = Table.grid(padding=(0, 1))

@@ -21,7 +21,7 @@ from embattle.embedders import Embedder, read_meta
 from embattle.records import build_hardening
 from embattle.report import write_comparison
 from embattle.runs import RunFolder
-from embattle.training import NetworkFile
+from embattle.training import NetworkFile, epochs_done, going_on
 
 
 def planned(
@@ -97,6 +97,8 @@ def run_hardening(hardening: Hardening, *, command: str, out: Path | None, model
         def begun(run: RunFolder) -> None:
             folder(run.path)
             tell_what_was_there(run)
+            if done := epochs_done(run.path / MODEL):
+                tell(f"training: {going_on(done, hardening.config.epochs)}")
 
         run, comparison = hardening.run(command=command, out=out, progress=progress, begun=begun, stage=tell)
     conclude_comparison(run.path, comparison)

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embattle.cli.catalogue import KINDS
+from embattle.cli.console import stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+# Five columns of sentences: a file or a pipe has room for them.
+_PIPED = 120
 
 KindName = Annotated[
     str | None,
@@ -22,9 +26,7 @@ KindName = Annotated[
 
 def list_parts(kind: KindName = None) -> None:
     """List attacks, scenarios, networks and other parts."""
-    from rich.console import Console
-
-    console = Console()
+    console = stdout(piped=_PIPED)
     console.print(_overview() if kind is None else _parts(kind))
     more = "embattle list KIND, embattle show NAME" if kind is None else "embattle show NAME"
     console.print(f"More: {more}", highlight=False)

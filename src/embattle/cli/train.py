@@ -101,6 +101,8 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
+    from embattle.training import going_on
+
     columns = (
         TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
         BarColumn(),
@@ -113,6 +115,8 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         lines = PlainLines(sys.stderr)
 
         def tell(progress: Progress) -> None:
+            if progress.resumed:
+                print(going_on(progress.epoch, progress.epochs), file=sys.stderr, flush=True)
             done = (progress.epoch - 1) * progress.batches + progress.batch
             title = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.4f}"
             lines(title, done, progress.epochs * progress.batches)
@@ -124,9 +128,12 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         def show(progress: Progress) -> None:
             done = (progress.epoch - 1) * progress.batches + progress.batch
             fields: dict[str, Any] = {"epoch": progress.epoch, "epochs": progress.epochs, "loss": progress.loss}
+            if progress.resumed:
+                bar.console.print(going_on(progress.epoch, progress.epochs), highlight=False)
             if not bar.task_ids:
                 # Made at the first batch: what an earlier start did must not enter the estimate of the speed.
-                bar.add_task("train", total=progress.epochs * progress.batches, completed=done - 1, **fields)
+                before = done if progress.resumed else done - 1
+                bar.add_task("train", total=progress.epochs * progress.batches, completed=before, **fields)
             bar.update(bar.task_ids[0], completed=done, **fields)
 
         yield show

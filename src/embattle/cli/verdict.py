@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from embattle.cli.console import stdout
 from embattle.errors import ConfigError, GateFailed
 from embattle.records import Gate, GateResult, build_reproduction, build_summary, build_transfer, write_json_atomic
 from embattle.report import (
@@ -90,13 +91,11 @@ def conclude_reproduction(run: Path, result: dict[str, Any], *, markdown: bool =
         InputError: the folder cannot be written.
         RunIncomplete: the disk is full.
     """
-    from rich.console import Console
-
     chart = write_reproduction(run, result)
     if markdown:
         print(render_reproduction(result), end="")
     else:
-        console = Console()
+        console = stdout()
         console.print(reproduction_table(result))
         if not result["complete"]:
             units = result["units"]
@@ -133,13 +132,11 @@ def conclude_transfer(run: Path, record: dict[str, Any], *, markdown: bool = Fal
         InputError: the folder cannot be written.
         RunIncomplete: the disk is full.
     """
-    from rich.console import Console
-
     page = write_transfer(run, record)
     if markdown:
         print(render_transfer_markdown(record), end="")
         return
-    console = Console()
+    console = stdout()
     console.print(transfer_tables(record))
     if not record["complete"]:
         units = record["units"]
@@ -149,20 +146,16 @@ def conclude_transfer(run: Path, record: dict[str, Any], *, markdown: bool = Fal
 
 def conclude_comparison(folder: Path, comparison: dict[str, Any], *, markdown: bool = False) -> None:
     """Prints what a comparison says, and where its page is."""
-    from rich.console import Console
-
     if markdown:
         print(comparison_markdown(comparison), end="")
         return
-    console = Console()
+    console = stdout()
     console.print(comparison_table(comparison))
     console.print(f"report  {folder / 'report.html'}", markup=False, soft_wrap=True, highlight=False)
 
 
 def _print(summary: dict[str, Any], results: Sequence[GateResult], page: Path) -> None:
-    from rich.console import Console
-
-    console = Console()
+    console = stdout()
     console.print(terminal_table(summary))
     for warning in summary["warnings"]:
         console.print(f"WARNING  {warning}", markup=False, style="bold")

@@ -21,6 +21,7 @@ from embattle.records.reproduction import PAPER_FILE
 from embattle.report import write_reproduction
 from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, kind_of_device, open_run
 from embattle.training import Progress as TrainProgress
+from embattle.training import going_on
 
 # Effort of a training picture and of a step on an attacked one, in forward passes; only the progress bar depends on it.
 _TRAIN_EFFORT, _STEP_EFFORT, _FREE_EFFORT = 3.0, 3.0, 120.0
@@ -46,7 +47,8 @@ def reproduce(
         command: the command line, for the result.
         progress: told before every unit.
         begun: told the run folder before the first unit, with how many units an earlier start has finished.
-        tell: told in a sentence, before anything runs, what is done otherwise than asked; the result holds it as well.
+        tell: told in a sentence, before anything runs, what is done otherwise than asked, which the result holds as
+            well; and where the training of a model goes on that an earlier start has begun.
 
     Returns:
         The run folder and the result.
@@ -57,6 +59,7 @@ def reproduce(
         RunMismatch: `out` or a model belongs to another configuration.
         RunIncomplete: interrupted; the same call goes on.
     """
+    say = tell or (lambda sentence: None)
     protocol, notes = on_data_at_hand(protocol, data_root)
     wanted = protocol.at(scale, attacked=attacked, seeds=seeds)
     pictures, gallery = (
@@ -68,15 +71,14 @@ def reproduce(
             f"attacked = {wanted.attacked:,} is more than the {len(gallery):,} pictures searched: all of them are."
         )
         wanted = replace(wanted, attacked=len(gallery))
-    if tell is not None:
-        for note in notes:
-            tell(note)
+    for note in notes:
+        say(note)
     place: dict[str, LocalStore] = {}
     study = Study(
         protocol=protocol, scale=wanted, pictures=pictures, gallery=gallery, models=models, device=torch.device(device),
         folder=lambda: place["run"],
     )  # fmt: skip
-    tasks = [task for seed in wanted.seeds for task in _tasks(study, seed)]
+    tasks = [task for seed in wanted.seeds for task in _tasks(study, seed, say)]
     kind = kind_of_device(study.device)
     run = open_run(protocol.name, study.hashed, [task.unit for task in tasks], command=command, out=out, device=kind)
     place["run"] = run.store
@@ -114,12 +116,12 @@ def _paper(protocol: Protocol, name: str, scale: Scale, notes: list[str]) -> dic
     return {"described": described, "published": [asdict(each) for each in published]}
 
 
-def _tasks(study: Study, seed: int) -> list[Task]:
+def _tasks(study: Study, seed: int, tell: Callable[[str], None]) -> list[Task]:
     """All units of a seed, in order: its models, then column by column the clean system, the bound, and ε by ε."""
     training: dict[str, Task] = {}
     for name in study.protocol.models:
         start = study.protocol.models[name].start
-        training[name] = _training_task(study, name, seed, needs=(training[start].unit.id,) if start else ())
+        training[name] = _training_task(study, name, seed, tell, needs=(training[start].unit.id,) if start else ())
     tasks = list(training.values())
     attacks: dict[str, Column] = {}
     for column in study.protocol.columns:
@@ -131,15 +133,18 @@ def _tasks(study: Study, seed: int) -> list[Task]:
     return tasks
 
 
-def _training_task(study: Study, name: str, seed: int, needs: tuple[str, ...]) -> Task:
+def _training_task(
+    study: Study, name: str, seed: int, tell: Callable[[str], None], *, needs: tuple[str, ...]
+) -> Task:  # fmt: skip
     config = study.training(name, seed)
     # The model's name tells two trainings of one kind apart, where only their seeds are shifted.
     params = {"train": study.identity(name, seed), "pictures": study.pictures.fingerprint, "model": name}
+    title = f"seed {seed}: training{'' if len(study.protocol.models) == 1 else f' {name}'}"
     steps = config.steps * _STEP_EFFORT if isinstance(config, HardenConfig) else 0.0
     return Task(
         unit=Unit(kind="train", params=params, samples=(), needs=needs),
-        work=lambda tick: _train(study, name, seed, tick),
-        title=f"seed {seed}: training{'' if len(study.protocol.models) == 1 else f' {name}'}",
+        work=lambda tick: _train(study, name, seed, tick, lambda sentence: tell(f"{title}: {sentence}")),
+        title=title,
         weight=(_TRAIN_EFFORT + steps) * config.epochs * len(study.pictures),
     )
 
@@ -180,11 +185,11 @@ def _attack_name(role: Role, eps: float, column: Column, rule: SignSteps | None)
     return names[f"{'universal ' if shares(column) else ''}{role} {eps:g}"]
 
 
-def _train(study: Study, name: str, seed: int, tick: Tick) -> Output:
-    whole = study.training(name, seed).epochs
-
+def _train(study: Study, name: str, seed: int, tick: Tick, tell: Callable[[str], None]) -> Output:
     def show(progress: TrainProgress) -> None:
-        tick((progress.epoch - 1 + progress.batch / progress.batches) / whole)
+        if progress.resumed:
+            tell(going_on(progress.epoch, progress.epochs))
+        tick(progress.share)
 
     result = study.train(name, seed, progress=show)
     assert result.recall is not None

@@ -254,8 +254,8 @@ def state_text(summary: Record) -> str:
     told = []
     if not summary.get("complete", True):
         told.append(
-            f"This run is {unfinished(summary)} are done. Grades and figures are of what was measured so far, and more may "
-            "show weaker sides: the same command goes on."
+            f"This run is {unfinished(summary)} are done. Grades and figures are of what was measured so far, and the "
+            "threats or ε still to come may show worse: the same command goes on."
         )
     if units.get("quarantined"):
         told.append(f"{units['quarantined']} units stopped with an error and are not in these figures.")

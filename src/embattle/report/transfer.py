@@ -97,7 +97,7 @@ def render_transfer_markdown(record: Record) -> str:
 
 
 def transfer_tables(record: Record) -> Group:
-    """For the terminal: each threat's matrix at the largest ε, and the strongest transfer in a sentence."""
+    """For the terminal: each threat's matrix at the largest ε, how to read it, and the strongest transfer in a sentence."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -106,7 +106,7 @@ def transfer_tables(record: Record) -> Group:
     parts: list[Any] = []
     for threat in record["threats"]:
         for matrix in threat["matrices"][-1:]:
-            title = f"{threat['threat']} at ε {eps_decimal(matrix['eps'])}: {threat['metric']}, attempts that succeed"
+            title = f"{threat['threat']} at ε {eps_decimal(matrix['eps'])}: {_metric(threat)} / attempts that succeed"
             made = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", pad_edge=False)
             made.add_column("crafted on")
             for name in _names(record):
@@ -114,7 +114,22 @@ def transfer_tables(record: Record) -> Group:
             for source, cells in _lines(record, threat, matrix):
                 made.add_row(Text(source), *(Text(cell) for cell in cells))
             parts.append(made)
-    return Group(*parts, Text(headline(record), style="bold"))
+    return Group(*parts, Text(_how_to_read(record)), Text(headline(record), style="bold"))
+
+
+def _metric(threat: Record) -> str:
+    """The headline metric, and which way is good."""
+    told = threat["metrics"].get(threat["metric"])
+    return (
+        f"{threat['metric']} ({'higher' if told['higher_is_better'] else 'lower'} is better)" if told else threat["metric"]
+    )
+
+
+def _how_to_read(record: Record) -> str:
+    smaller = any(len(threat["matrices"]) > 1 for threat in record["threats"])
+    return (
+        f"The fewer attempts succeed, the better for you.{' Matrices of smaller ε are in the report.' if smaller else ''}"
+    )
 
 
 def headline(record: Record) -> str:

@@ -110,7 +110,9 @@ class LearningToMisrankAsPublished(_FromOwnClass):
 
     name, without_itself = "ltm-legacy", False
     title = "Be ranked against the own class (as published)"
-    question = "The same with the published implementation's mask, which leaves the picture itself in?"
+    question = (
+        "Can the published attack bring other classes before a picture's own, though its mask leaves the picture itself in?"
+    )
 
 
 @SCENARIOS.register(
@@ -137,7 +139,7 @@ class GreedyMisrankAsPublished(_TowardsOne):
 
     name = "gtm-legacy"
     title = "Be taken for the most similar item of another class (as published)"
-    question = "The same with the published implementation's index, which names another item than it means to?"
+    question = "Can the published attack bring another class before a picture's own, though it aims at a wrong item?"
 
     def aims(self, subject: Subject, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         """The item at a place counted in a compressed row."""

@@ -132,7 +132,7 @@ class RaiseByQuery(_Query):
     """A query brings chosen items to the front, whatever happens to the rest of its list."""
 
     family, direction, preserving = "qa+", "raise", False
-    title = "Promote an item through the query, list disregarded"
+    title = "Promote an item through the query, whatever else it finds"
     question = "Can a changed query bring an unrelated item to its first page?"
 
 
@@ -141,5 +141,5 @@ class LowerByQuery(_Query):
     """A query loses chosen items, whatever happens to the rest of its list."""
 
     family, direction, preserving = "qa-", "lower", False
-    title = "Suppress an item through the query, list disregarded"
+    title = "Suppress an item through the query, whatever else it finds"
     question = "Can a changed query lose a matching item?"

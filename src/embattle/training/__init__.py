@@ -7,6 +7,7 @@ from embattle.training.losses import LOSSES, MARGINS
 from embattle.training.losses.triplet import Triplet
 from embattle.training.model_file import ModelFile, NetworkFile, WeightsFile
 from embattle.training.sampling import Triplets, in_batch_triplets, semi_hard
+from embattle.training.state import epochs_done, going_on
 from embattle.training.step import Batch, MetricLearning, TrainStep, metric_loss
 from embattle.training.trainer import Progress, TrainResult, check_labels, train
 
@@ -25,6 +26,8 @@ __all__ = [
     "Triplets",
     "WeightsFile",
     "check_labels",
+    "epochs_done",
+    "going_on",
     "in_batch_triplets",
     "metric_loss",
     "semi_hard",

@@ -44,6 +44,24 @@ def state_digest(path: Path) -> str | None:
         return None
 
 
+def going_on(epoch: int, epochs: int) -> str:
+    """The sentence for whoever starts an interrupted training again.
+
+    >>> going_on(3, 30)
+    'going on after epoch 3 of 30'
+    """
+    return f"going on after epoch {epoch} of {epochs}"
+
+
+def epochs_done(out: Path) -> int:
+    """How many epochs of the run that will write `out` an earlier start has finished; 0 where no state can be read."""
+    try:
+        with safe_open(state_path(out), framework="pt") as file:
+            return len(json.loads((file.metadata() or {})["history"]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 def save_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, state: State) -> None:
     """Writes the state so that the file is always a whole one: the old or the new.
 

@@ -39,13 +39,22 @@ _PROBES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is: `batch` of `batches` of `epoch` of `epochs` (from 1) is done; `loss` of that batch."""
+    """Where a run is: `batch` of `batches` of `epoch` of `epochs` (from 1) is done; `loss` of that batch.
+
+    `resumed`: an earlier start came that far, and this one goes on from there.
+    """
 
     epoch: int
     epochs: int
     batch: int
     batches: int
     loss: float
+    resumed: bool = False
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, in [0, 1]."""
+        return (self.epoch - 1 + self.batch / self.batches) / self.epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +109,7 @@ def train(
         model_file: how the model is written; None: a checkpoint of the configuration's network, or the weights alone of a
             model that training starts from.
         batch_norm: "train": batch-norm layers learn from the step's pictures; "frozen": their statistics stay as they are.
-        progress: called after every batch.
+        progress: called after every batch, and first of all with where an earlier start is gone on with.
         resume: go on from an earlier start of the same configuration, and return at once when it had finished; False:
             begin again and overwrite.
         evaluate: pictures whose Recall@1 is measured at the end if they have labels; they never influence the weights.
@@ -141,6 +150,7 @@ def train(
             run = _Run(config, dataset, out, digest, resume, start=start, step=step, batch_norm=batch_norm)
             # An unwritable folder must be found before hours of training, not after.
             write_history(out, run.history)
+            run.tell_where_it_goes_on(progress)
             for epoch in range(len(run.history) + 1, config.epochs + 1):
                 run.epoch(epoch, progress)
                 scalars.write(epoch, {key: value for key, value in run.history[-1].items() if key != "epoch"})
@@ -214,14 +224,27 @@ class _Run:
     def _embedded(self, positions: Tensor) -> Tensor:
         return self.embedder.outputs(self._pixels(positions))[EMBEDDING]
 
+    def tell_where_it_goes_on(self, progress: Callable[[Progress], None] | None) -> None:
+        """Tells of the last batch of an earlier start, so that nobody takes this one for a start from nothing."""
+        if progress is None or not self.history:
+            return
+        epoch, last = self.resumed_after, self.history[-1]
+        whole = len(self._batches(epoch))
+        loss = last.get("last_loss", last["loss"])
+        progress(Progress(epoch=epoch, epochs=self.config.epochs, batch=whole, batches=whole, loss=loss, resumed=True))
+
+    def _batches(self, epoch: int) -> tuple[Tensor, ...]:
+        """Positions of the pictures of every batch."""
+        drawn, count = generator(self.config.seed, "order", epoch), len(self.dataset.images)
+        order = epoch_order(self.dataset.labels, count, self.config.batch_size, drawn)
+        return order.tensor_split(math.ceil(len(order) / self.config.batch_size))
+
     def epoch(self, epoch: int, progress: Callable[[Progress], None] | None) -> None:
         """Trains one epoch, checks the model, and makes the epoch durable."""
         started = time.monotonic()
         # Keyed by the epoch, so that a network which draws (dropout) does the same after a restart.
         torch.manual_seed(int(generator(self.config.seed, "network", epoch).integers(2**62)))
-        drawn, count = generator(self.config.seed, "order", epoch), len(self.dataset.images)
-        order = epoch_order(self.dataset.labels, count, self.config.batch_size, drawn)
-        batches = order.tensor_split(math.ceil(len(order) / self.config.batch_size))
+        batches = self._batches(epoch)
         losses: list[float] = []
         self._train_mode()
         for number, positions in enumerate(batches):
