@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from embattle.allocator import keep_freed_memory
 from embattle.records import write_json_atomic
 from embattle.runs import describe_environment
 
@@ -34,6 +35,8 @@ def arguments(description: str | None, *, repeats: int = 9, **more: int) -> argp
     for name, value in more.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     given = parser.parse_args()
+    # As the command line does.
+    keep_freed_memory()
     torch.set_num_threads(given.threads)
     torch.manual_seed(given.seed)
     return given

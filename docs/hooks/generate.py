@@ -8,6 +8,7 @@ A page asks for it with a comment on a line of its own, so that nothing generate
     <!-- generated: api embattle.attacks -->   the names a package exports and the parts registered in it
     <!-- generated: result NAME.json ca+.w1 -->   a threat of a committed result file as a table, with its provenance
     <!-- generated: reproduction NAME.json -->    a committed reproduction beside its paper
+    <!-- generated: scores NAME.json -->          the robustness scores of a committed reproduction, model beside model
     <!-- generated: benchmark loop -->        a committed benchmark
 """
 
@@ -19,7 +20,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,39 @@ def _reproduction(name: str) -> Iterator[str]:
     yield f"`results/{name}`"
 
 
+def _scores(name: str) -> Iterator[str]:
+    result = json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
+    models = [row["model"] for row in result["robustness"]]
+    recall = {model["name"]: f"{100 * model['recall@1']['value']:.1f} %" for model in result["models"]}
+    attacked: dict[str, dict[str, str]] = {}
+    for cell in result["cells"]:
+        part, _, model = cell["column"].rpartition(" ")
+        if cell["eps"]:
+            attacked.setdefault(part, {})[model] = f"{cell['ours']['value']:.3g}"
+    scores = {row["model"]: row for row in result["robustness"]}
+    lines: dict[str, Mapping[str, str]] = {"Recall@1, clean": recall}
+    lines |= {f"`{part}`": found for part, found in attacked.items()}
+    lines |= {
+        f"**{title}**": {model: f"**{_score(row[key])}**" for model, row in scores.items()}
+        for title, key in (("ERS", "ers"), ("ERS-legacy", "ers-legacy"))
+    }
+    lines["published"] = {model: "–" if row["paper"] is None else f"{row['paper']:g}" for model, row in scores.items()}
+    yield f"| | {' | '.join(f'`{model}`' for model in models)} |"
+    yield f"|---|{'---|' * len(models)}"
+    for title, found in lines.items():
+        yield f"| {title} | {' | '.join(found.get(model, '–') for model in models)} |"
+    made, seeds = result["environment"], ", ".join(map(str, result["seeds"]))
+    yield (
+        f"\n`results/{name}`, {made['created'][:10]}, commit `{made['commit']}`, {made['cpu']}, {made['cores']} cores, "
+        f"seed {seeds}, n = {result['attacked']} pictures, {result['epochs']} epochs, 95 % intervals over pictures."
+    )
+
+
+def _score(figure: dict[str, Any]) -> str:
+    low, high = figure["ci"]
+    return f"{figure['value']:.1f} [{low:.1f}, {high:.1f}]"
+
+
 def _eps(eps: float) -> str:
     return "0 (clean)" if eps == 0 else f"{eps:g} ({eps_text(eps)})"
 
@@ -247,5 +281,5 @@ def _figure(figure: dict[str, Any] | None) -> str:
 
 _GENERATORS: dict[str, Any] = {
     "catalogue": _catalogue, "verbs": _verbs, "top": _top, "api": _api, "result": _result, "reproduction": _reproduction,
-    "benchmark": benchmarks.table,
+    "scores": _scores, "benchmark": benchmarks.table,
 }  # fmt: skip

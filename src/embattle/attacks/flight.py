@@ -64,13 +64,7 @@ class Flight:
     ) -> Flight:
         """Fresh perturbations at their starts."""
         first = x[torch.stack([job.rows[0] for job in jobs])]
-        starts = []
-        for i, job in enumerate(jobs):
-            like = first[i : i + 1]
-            kind = attack_start if job.restart == 0 else "random"
-            keys = Rows(seed=seed, ids=(_key(job, ids),), step=(0,))
-            starts.append({"clean": _zero, "random": budget.start, "nudge": budget.nudge}[kind](keys, like))
-        delta = torch.cat(starts)
+        delta = _starts(jobs, first, ids, seed, attack_start, budget)
         rows = torch.cat([job.rows for job in jobs])
         owner = torch.cat([torch.full((len(job.rows),), i) for i, job in enumerate(jobs)])
         flight = cls(
@@ -184,8 +178,16 @@ class PixelSpace:
         return self.flight.mean_over_rows((clean + self.flight.per_row(delta)).clamp_(0, 1).sub_(clean))
 
 
-def _zero(keys: Rows, like: Tensor) -> Tensor:
-    return torch.zeros_like(like)
+def _starts(jobs: Sequence[Job], first: Tensor, ids: Sequence[str], seed: int, attack_start: str, budget: Budget) -> Tensor:
+    """Where each perturbation starts, (S, C, H, W); all that draw alike draw in one call, each by its own key."""
+    delta = torch.zeros_like(first)
+    kinds = [attack_start if job.restart == 0 else "random" for job in jobs]
+    for kind, draw in (("random", budget.start), ("nudge", budget.nudge)):
+        slots = [slot for slot, own in enumerate(kinds) if own == kind]
+        if slots:
+            keys = Rows(seed=seed, ids=tuple(_key(jobs[slot], ids) for slot in slots), step=(0,) * len(slots))
+            delta[slots] = draw(keys, first[slots])
+    return delta
 
 
 def _key(job: Job, ids: Sequence[str]) -> str:

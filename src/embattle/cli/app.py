@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from embattle import __version__
+from embattle.allocator import keep_freed_memory
 from embattle.cli.audit import EPILOG, audit
 from embattle.cli.compare import compare
 from embattle.cli.doctor import doctor
@@ -64,6 +65,8 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command line and exits with its code."""
+    # Here and not in `run`: the process is ours only when we were started as one.
+    keep_freed_memory()
     sys.exit(run(arguments))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from embattle.embedders.adapters import ADAPTERS
 from embattle.embedders.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from embattle.embedders.embedder import EMBEDDING, IMAGENET_MEAN, IMAGENET_STD, Embedder, check_pixels
+from embattle.embedders.learner import Learner
 from embattle.embedders.preparation import picture_side
 from embattle.embedders.weights import load_weights, save_weights, weights_training
 from embattle.errors import ConfigError
@@ -17,6 +18,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "Embedder",
+    "Learner",
     "check_pixels",
     "load",
     "load_checkpoint",

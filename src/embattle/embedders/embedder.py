@@ -106,12 +106,16 @@ class Embedder:
     @property
     def fingerprint(self) -> str:
         """sha256 over weights, buffers, structure, forward code, preprocessing and similarity."""
-        settings = (self.similarity.name, self.channels, self.size, self.mean, self.std)
-        described, tensors = repr((fingerprints.structure(self.module), settings)), fingerprints.tensors_of(self.module)
+        described, tensors = self._described()
         seen = fingerprints.sign(described, tensors)
         if self._known is None or self._known[0] != seen:
             self._known = (seen, fingerprints.fingerprint(described, tensors))
         return self._known[1]
+
+    def _described(self) -> tuple[str, list[tuple[str, Tensor]]]:
+        """All that is hashed: structure and settings as text, and the weights."""
+        settings = (self.similarity.name, self.channels, self.size, self.mean, self.std)
+        return repr((fingerprints.structure(self.module), settings)), fingerprints.tensors_of(self.module)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Embeds pictures (n, C, H, W), float in [0, 1] -> (n, D); gradients with respect to `x` flow.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from embattle import networks
 from embattle.data import ImageSet
-from embattle.embedders import EMBEDDING, Embedder
+from embattle.embedders import EMBEDDING, Embedder, Learner
 from embattle.errors import ConfigError, DataError, ModelError, RunIncomplete, RunMismatch
 from embattle.metrics.recall import recall_at_k
 from embattle.records.figure import Figure
@@ -321,17 +321,17 @@ class _Run:
         )
 
 
-def _fresh(config: TrainConfig, dataset: ImageSet) -> Embedder:
+def _fresh(config: TrainConfig, dataset: ImageSet) -> Learner:
     images = dataset.images
     assert config.network is not None, "the model file has been chosen before: there is a network"
     module = networks.build(config.network, **config.network_args).to(config.device)
     size = (images.shape[2], images.shape[3])
-    return Embedder(module, similarity=config.similarity, channels=images.shape[1], size=size, name=config.network)
+    return Learner(module, similarity=config.similarity, channels=images.shape[1], size=size, name=config.network)
 
 
-def _copied(start: Embedder, device: str) -> Embedder:
+def _copied(start: Embedder, device: str) -> Learner:
     # The caller's model stays as it is.
-    return start.sharing_preprocessing(copy.deepcopy(start.module).to(device).requires_grad_(True))
+    return Learner.of(start, copy.deepcopy(start.module).to(device).requires_grad_(True))
 
 
 @contextmanager

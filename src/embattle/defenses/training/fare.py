@@ -13,7 +13,7 @@ from embattle.attacks.objectives.shift import Shift
 from embattle.defenses.training import DEFENSES
 from embattle.defenses.training.defense import Defense, embedded
 from embattle.defenses.training.example import example
-from embattle.embedders import Embedder
+from embattle.embedders import Embedder, Learner
 from embattle.errors import ConfigError
 from embattle.training import Batch
 
@@ -57,12 +57,6 @@ class EmbeddingPreserving(Defense):
         assert self.original is not None
         with self.original.frozen(), torch.no_grad():
             clean = embedded(self.original, batch.x)
-        attacked = self.inner(_euclidean(embedder), batch.x, Shift(anchor=clean), batch, batch.ids)
+        measured = Learner.of(embedder, embedder.module, similarity="euclidean")
+        attacked = self.inner(measured, batch.x, Shift(anchor=clean), batch, batch.ids)
         return ((embedded(embedder, attacked) - clean) ** 2).sum(1).mean()
-
-
-def _euclidean(embedder: Embedder) -> Embedder:
-    return Embedder(
-        embedder.module, similarity="euclidean", channels=embedder.channels, size=embedder.size, mean=embedder.mean,
-        std=embedder.std, name=embedder.name,
-    )  # fmt: skip

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from embattle.attacks.objective import Outputs, embedding_of
 from embattle.attacks.tree import Tree
-from embattle.embedders import EMBEDDING, Embedder
+from embattle.embedders import EMBEDDING, Embedder, Learner
 
 
 class _Tall(nn.Module):
@@ -35,8 +35,8 @@ class _Tall(nn.Module):
 
 def tall_embedder(embedder: Embedder, count: int) -> Embedder:
     """An Embedder of `count` pictures laid below one another: (n, C, count·H, W) -> (n, count·D)."""
-    tall = Embedder(_Tall(embedder, count), similarity=embedder.similarity, channels=embedder.channels, name=embedder.name)
-    return tall
+    # The module inside prepares its pictures itself.
+    return Learner(_Tall(embedder, count), similarity=embedder.similarity, channels=embedder.channels, name=embedder.name)
 
 
 def stacked(x: Tensor, places: Sequence[Tensor]) -> Tensor:
