@@ -33,7 +33,10 @@ EPS, BATCH, CLASSES = 0.3, 128, 10
 # Triplets of a batch: as many for each class as fit.
 TRIPLETS = BATCH // CLASSES * CLASSES
 # Pictures that a defense attacks at once, and those that its loss is taken on.
-DEFENSES = {"est": (BATCH, BATCH), "fare": (BATCH, BATCH), "act": (2 * TRIPLETS, 3 * TRIPLETS), "hm": (3 * TRIPLETS,) * 2}
+DEFENSES = {
+    "est": (BATCH, BATCH), "fare": (BATCH, BATCH), "act": (2 * TRIPLETS, 3 * TRIPLETS),
+    "hm": (3 * TRIPLETS, 3 * TRIPLETS), "hm-ics": (3 * TRIPLETS, 5 * TRIPLETS),
+}  # fmt: skip
 
 
 def seconds_of_a_batch(run: Callable[[Callable[[Progress], None]], object]) -> float:

@@ -12,7 +12,7 @@ from embattle.defenses.training.madry import Hardest
 from embattle.defenses.training.tuples import apart, stacked, tall_embedder
 from embattle.embedders import EMBEDDING, Embedder
 from embattle.similarity import Cosine, Euclidean
-from embattle.training import Triplet, in_batch_triplets
+from embattle.training import Triplet, in_batch_triplets, soft_hard
 from embattle.training.losses.triplet_sphere import TripletOnSphere
 
 
@@ -191,6 +191,62 @@ def test_hm_attacks_less_while_the_loss_is_high(embedder, make_batch, make_defen
         a, p, n = (embedded(embedder, part) for part in apart(tall, 3))
         hardness.append((cosine_distance(a, p) - cosine_distance(a, n)).mean())
     assert hardness[0] < hardness[1]
+
+
+def test_hm_ics_adds_the_pull_of_attacked_anchors_to_their_own_pictures(embedder, make_batch, make_defense, monkeypatch):
+    # Harder than training ever asks for, so that anchors move past their positives.
+    monkeypatch.setattr("embattle.defenses.training.hm.gradual_hardness", lambda loss, margin: 1.5)
+    batch, defense = make_batch(), make_defense("hm-ics", eps=0.5, steps=10, step_size=0.1)
+    kept = spied(defense, monkeypatch)
+    parameters = list(embedder.module.parameters())
+    loss = defense.loss(embedder, batch)
+    found = torch.autograd.grad(loss, parameters)
+
+    drawn = defense._drawn(embedder, batch, Triplet(similarity=Cosine(), margin=0.2))
+    parts = [embedder.outputs(part)[EMBEDDING] for part in apart(kept[0], 3)]
+    anchors, positives = (embedder.outputs(batch.x[place])[EMBEDDING] for place in (drawn.anchors, drawn.positives))
+
+    def distance(a, b):
+        return 1 - torch.nn.functional.cosine_similarity(a, b)
+
+    own = (distance(parts[0], parts[1]) - distance(parts[0], parts[2]) + 0.2).relu().mean()
+    structure = (distance(anchors, parts[0]) - distance(anchors, positives)).relu().mean()
+    assert structure.item() > 0.001
+    # What is reported, and sets the next hardness, is the triplet loss alone.
+    assert float(loss.detach()) == pytest.approx(float(own.detach()), abs=1e-6)
+    for grad, expected in zip(found, torch.autograd.grad(own + 0.5 * structure, parameters), strict=True):
+        assert torch.allclose(grad, expected, atol=1e-6)
+
+
+def test_soft_hard_triplets_overlap_the_other_class_and_are_drawn_evenly():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(12, 2))
+    labels = np.arange(12) % 3
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    tensors = torch.from_numpy(distance), torch.from_numpy(labels)
+    chosen = {"positives": {}, "negatives": {}}
+    for seed in range(300):
+        drawn = in_batch_triplets(tensors[1], np.random.default_rng(seed))
+        found = soft_hard(drawn, *tensors, np.random.default_rng(1000 + seed))
+        assert torch.equal(found.anchors, drawn.anchors)
+        for row, anchor in enumerate(drawn.anchors.tolist()):
+            same, other = np.flatnonzero(labels == labels[anchor]), np.flatnonzero(labels != labels[anchor])
+            hard = {
+                "positives": [i for i in same if distance[anchor, i] > distance[anchor, other].min()],
+                "negatives": [i for i in other if distance[anchor, i] < distance[anchor, same].max()],
+            }
+            for kind, allowed in hard.items():
+                place = int(getattr(found, kind)[row])
+                if allowed:
+                    assert place in allowed
+                    chosen[kind].setdefault((anchor, tuple(allowed)), []).append(place)
+                else:
+                    assert place == int(getattr(drawn, kind)[row])
+    for kind in chosen.values():
+        (_, allowed), places = max(kind.items(), key=lambda item: len(item[0][1]))
+        counts = np.bincount(places, minlength=12)[list(allowed)]
+        assert len(allowed) > 1
+        assert counts.min() > 0.5 * len(places) / len(allowed)
 
 
 def test_madry_makes_triplets_harder_than_hm_lets_them_be(embedder, make_batch, make_defense, monkeypatch):

@@ -6,7 +6,7 @@ from embattle.training.config import TrainConfig
 from embattle.training.losses import LOSSES, MARGINS
 from embattle.training.losses.triplet import Triplet
 from embattle.training.model_file import ModelFile, NetworkFile, WeightsFile
-from embattle.training.sampling import Triplets, in_batch_triplets, semi_hard
+from embattle.training.sampling import Triplets, in_batch_triplets, semi_hard, soft_hard
 from embattle.training.state import epochs_done, going_on
 from embattle.training.step import Batch, MetricLearning, TrainStep, metric_loss
 from embattle.training.trainer import Progress, TrainResult, check_labels, train
@@ -31,5 +31,6 @@ __all__ = [
     "in_batch_triplets",
     "metric_loss",
     "semi_hard",
+    "soft_hard",
     "train",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -120,12 +120,44 @@ def semi_hard(drawn: Triplets, distance: Tensor, labels: Tensor, margin: float, 
     to_positive = from_anchor.gather(1, drawn.positives[:, None])
     other = labels[drawn.anchors][:, None] != labels[None, :]
     fitting = other & (from_anchor > to_positive) & (from_anchor < to_positive + margin)
-    # The largest of uniform draws over the fitting ones is a uniform choice among them.
-    lots = torch.from_numpy(rng.random(tuple(fitting.shape))).to(distance.device).masked_fill(~fitting, -1)
-    best, place = lots.max(1)
-    return Triplets(
-        anchors=drawn.anchors, positives=drawn.positives, negatives=torch.where(best >= 0, place, drawn.negatives)
+    return replace(drawn, negatives=_one_of(fitting, drawn.negatives, rng))
+
+
+def soft_hard(drawn: Triplets, distance: Tensor, labels: Tensor, rng: Generator) -> Triplets:
+    """The same anchors, with positives beyond the nearest negative and negatives within the farthest positive.
+
+    Uniform among those; an anchor for which the batch holds none keeps its own. Roth et al., Revisiting Training Strategies
+    and Generalization Performance in Deep Metric Learning (ICML 2020), as in the authors' code.
+
+    Args:
+        drawn: T triplets of a batch.
+        distance: (B, B) distances between the batch's embeddings.
+        labels: (B,) integer class labels.
+        rng: where the draws come from.
+
+    >>> distance = torch.tensor([[0.0, 0.3, 0.2, 0.9]]).expand(4, 4)
+    >>> given = Triplets(anchors=torch.tensor([0]), positives=torch.tensor([0]), negatives=torch.tensor([3]))
+    >>> found = soft_hard(given, distance, torch.tensor([0, 0, 1, 1]), np.random.default_rng(0))
+    >>> found.positives, found.negatives
+    (tensor([1]), tensor([2]))
+    """
+    from_anchor = distance[drawn.anchors]
+    same = labels[drawn.anchors][:, None] == labels[None, :]
+    nearest_negative = from_anchor.masked_fill(same, torch.inf).amin(1, keepdim=True)
+    farthest_positive = from_anchor.masked_fill(~same, -torch.inf).amax(1, keepdim=True)
+    return replace(
+        drawn,
+        positives=_one_of(same & (from_anchor > nearest_negative), drawn.positives, rng),
+        negatives=_one_of(~same & (from_anchor < farthest_positive), drawn.negatives, rng),
     )
+
+
+def _one_of(fitting: Tensor, otherwise: Tensor, rng: Generator) -> Tensor:
+    """In each row (T, B) the place of one that fits, (T,); where none does, the given one."""
+    # The largest of uniform draws over the fitting ones is a uniform choice among them.
+    lots = torch.from_numpy(rng.random(tuple(fitting.shape))).to(fitting.device).masked_fill(~fitting, -1)
+    best, place = lots.max(1)
+    return torch.where(best >= 0, place, otherwise)
 
 
 def _positions(parts: list[np.ndarray], like: Tensor) -> Tensor:

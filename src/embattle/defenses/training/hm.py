@@ -49,7 +49,7 @@ def gradual_hardness(previous_loss: float | None, margin: float) -> float:
     example=lambda: example("hm"),
     paper="Zhou and Patel, Enhancing Adversarial Robustness for Deep Metric Learning (CVPR 2022), sections 3.1 and 3.2",
     access="gradient",
-    differs="without the intra-class structure term; the paper's distance is that of the loss triplet-sphere",
+    differs="without the intra-class structure term of hm-ics; the paper's distance is that of the loss triplet-sphere",
 )
 class HardnessManipulation(Defense):
     """Trains on triplets attacked up to a hardness which rises as the loss falls, so that training does not collapse.
@@ -66,14 +66,21 @@ class HardnessManipulation(Defense):
         drawn = self._drawn(embedder, batch, triplet)
         aim = Harden(tuples=len(drawn), triplet=triplet, hardness=gradual_hardness(batch.previous_loss, triplet.margin))
         attacked = attacked_triplets(self, embedder, batch, drawn, aim)
-        return triplet.of(*embedded(embedder, attacked).chunk(3))
+        return self._outer(embedder, batch, drawn, embedded(embedder, attacked).chunk(3))
+
+    def _outer(self, embedder: Embedder, batch: Batch, drawn: Triplets, attacked: Sequence[Tensor]) -> Tensor:
+        """What is minimised, of the attacked embeddings of anchors, positives and negatives."""
+        return triplet_of(self).of(*attacked)
 
     def _drawn(self, embedder: Embedder, batch: Batch, triplet: Triplet) -> Triplets:
         assert batch.labels is not None
         with embedder.frozen(), torch.no_grad():
             z = embedded(embedder, batch.x)
         distance = triplet.distance(embedder.similarity.cross(z, z))
-        drawn = in_batch_triplets(batch.labels, batch.rng())
+        return self._mined(in_batch_triplets(batch.labels, batch.rng()), distance, batch, triplet)
+
+    def _mined(self, drawn: Triplets, distance: Tensor, batch: Batch, triplet: Triplet) -> Triplets:
+        assert batch.labels is not None
         return semi_hard(drawn, distance, batch.labels, triplet.margin, batch.rng("semi-hard"))
 
 
