@@ -84,7 +84,7 @@ def _columns() -> Mapping[str, list[Column]]:
 
 @PROTOCOLS.register("robustness-scores", paper=_PAPER, access="gradient", differs=_IN_SHORT)
 def robustness_scores() -> Protocol:
-    """Ten attacks on no defense, EST, ACT, HM with and without intra-class structure, and FARE, and their scores."""
+    """Ten attacks and their scores: no defense, EST, ACT, HM, HM with ICS, FARE."""
     columns = _columns()
     published = {
         (column.name, _EPS): value
