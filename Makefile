@@ -42,7 +42,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix $(PYTHON_FILES)
 
 # Each takes less than two minutes on two idle cores and writes results/bench-*.json; one alone: BENCHMARKS=ranks
-BENCHMARKS ?= loop query_rank candidate_rank ranks cli harden
+BENCHMARKS ?= loop query_rank candidate_rank ranks cli harden freed_memory
 bench: $(VENV)/.installed-test
 	for name in $(BENCHMARKS); do \
 	  $(BIN)/python benchmarks/$$name.py --out results/bench-$$(echo $$name | tr _ -).json $(ARGS) || exit 1; \

@@ -21,6 +21,7 @@ import torch
 from embattle.allocator import keep_freed_memory
 from embattle.records import write_json_atomic
 from embattle.runs import describe_environment
+from embattle.training import Progress
 
 Side = Callable[[], object]
 
@@ -70,6 +71,13 @@ def _watched(side: Side) -> Callable[[], float]:
         return time.perf_counter() - started
 
     return watched
+
+
+def seconds_of_a_batch(run: Callable[[Callable[[Progress], None]], object]) -> float:
+    """Mean seconds between the ends of two batches of a training: without its set-up and without the files it writes."""
+    ends: list[float] = []
+    run(lambda progress: ends.append(time.perf_counter()))
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
 def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:

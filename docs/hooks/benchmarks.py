@@ -112,18 +112,37 @@ def _cli(result: dict[str, Any]) -> Iterator[str]:
 
 def _harden(result: dict[str, Any]) -> Iterator[str]:
     steps = result["settings"]["steps"]
+    limits = ("over_the_limit", "over_the_limit_of_clean_pictures", "over_the_limit_of_its_own_pictures")
     rows = [
         (
             f"`{name}`", found["attacked_pictures"], _ms(found["median_seconds"]["defense"]), f"{found['ratio']:.2f}",
-            f"{found['limit']:.2f}", f"{found['over_the_limit']:.3f}", f"{found['over_the_limit_of_its_own_pictures']:.3f}",
+            f"{found['limit']:.2f}", *(f"{found[limit]:.3f}" for limit in limits),
         )
         for name, found in result["defenses"].items()
     ]  # fmt: skip
     headings = [
         "defense", "pictures attacked", "a step", "of a plain step", f"limit of {steps} inner steps", "over the limit",
-        "over the limit, trained on as many pictures",
+        "over a limit on clean pictures", "over the limit, trained on as many pictures",
     ]  # fmt: skip
     yield from _rows(headings, rows)
+
+
+def _freed_memory(result: dict[str, Any]) -> Iterator[str]:
+    seconds, peaks = result["median_seconds"], result["median_peak_megabytes"]
+    rows = [(side, _ms(seconds[side]), f"{peaks[side]:,} MB") for side in seconds]
+    yield from _rows(["freed memory", f"a step of `{result['defense']}`", "most memory held"], rows)
+    yield f"\nA step with memory kept takes {result['ratio']:.2f} of one with memory given back."
+
+
+def _gradient_checks(result: dict[str, Any]) -> Iterator[str]:
+    models = result["models"]
+    names = [check["check"] for check in next(iter(models.values()))]
+    rows = [(f"`{model}`", *(check["status"] for check in checks)) for model, checks in models.items()]
+    yield from _rows(["defense", *names], rows)
+    for model, checks in models.items():
+        for check in checks:
+            if check["status"] != "ok":
+                yield f"\n`{model}`, {check['check']}: {check['status']}. {check['finding']}."
 
 
 def _divergence(result: dict[str, Any]) -> Iterator[str]:
@@ -152,5 +171,6 @@ def _ms(seconds: float) -> str:
 
 _TABLES = {
     "loop": _loop, "peers": _peers, "query-rank": _query_rank, "candidate-rank": _candidate_rank, "ranks": _ranks,
-    "cli": _cli, "harden": _harden, "divergence": _divergence,
+    "cli": _cli, "harden": _harden, "divergence": _divergence, "freed-memory": _freed_memory,
+    "gradient-checks": _gradient_checks,
 }  # fmt: skip

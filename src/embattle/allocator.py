@@ -1,8 +1,8 @@
 """Keeps the C library from handing freed memory back to the system after every step, only to fetch it again in the next.
 
 Activations and gradients of a training step are a few megabytes each, and glibc returns blocks of that size to the kernel
-as soon as they are free. Fetching them again means clearing every page: up to a quarter of the time of a small network's
-step. How much it is, and what it costs in memory: docs/speed.md.
+as soon as they are free. Fetching them again means clearing every page. What that takes of a step, and what keeping it
+costs in memory, is measured in docs/speed.md.
 """
 
 from __future__ import annotations

@@ -145,13 +145,15 @@ def reproduction_headline(result: Record) -> str:
         if result["scale"] == "smoke":
             return "A smoke test: too little training and too few pictures to be compared with the paper."
         return "Not judged: data or training are not the paper's. Its figures stand beside ours, without a verdict."
+    if not any(verdicts.values()):
+        return "The paper prints no figures of this; nothing is judged."
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items())
     return f"Of {sum(verdicts.values())} attacked cells with a published figure: {told}."
 
 
 def _state(result: Record) -> str:
     headline = f"**{reproduction_headline(result)}**"
-    if not (result["complete"] and result["judged"]):
+    if not (result["complete"] and result["judged"] and any(result["verdicts"].values())):
         return headline
     untelling = result.get("untelling")
     vague = f" Of the same, {untelling} would be so without any attack: the paper's effect is below the tolerance."
