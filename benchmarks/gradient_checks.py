@@ -35,7 +35,7 @@ def checked(checkpoint: Path, gallery: ImageSet, eps: float, count: int, seed: i
 
 def main() -> None:
     """Every model of the protocol."""
-    given = harness.arguments(__doc__, repeats=1, pictures=256)
+    given = harness.arguments(__doc__, repeats=1, pictures=64)
     protocol = PROTOCOLS["robustness-scores"].build()
     study = Study(
         protocol=protocol, scale=protocol.scales["cpu"], pictures=data.load(protocol.data, split="train"),
