@@ -41,7 +41,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format $(PYTHON_FILES)
 	$(BIN)/ruff check --fix $(PYTHON_FILES)
 
-# Each takes less than two minutes on two idle cores and writes results/bench-*.json; one alone: BENCHMARKS=ranks
+# Most take less than two minutes on two idle cores, harden ten; each writes results/bench-*.json; one alone: BENCHMARKS=ranks
 BENCHMARKS ?= loop query_rank candidate_rank ranks cli harden freed_memory
 bench: $(VENV)/.installed-test
 	for name in $(BENCHMARKS); do \
