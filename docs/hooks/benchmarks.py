@@ -16,10 +16,11 @@ def table(name: str) -> Iterator[str]:
     yield from _TABLES[name](result)
     made, settings = result["environment"], result["settings"]
     where = f"{made['cpu']}, {made['cores']} cores, {made['threads']} threads, torch {made['torch']}"
-    yield (
-        f"\n`results/bench-{name}.json`, {made['created'][:10]}, commit `{made['commit']}`, {where}, "
-        f"seed {settings['seed']}, medians of {settings['repeats']} alternations."
-    )
+    # What is no timing has no rounds; how many pictures it is of says more.
+    rounds = f"medians of {settings['repeats']} alternations" if settings["repeats"] > 1 else ""
+    pictures = f"{settings['pictures']:,} pictures" if "pictures" in settings else ""
+    told = ", ".join(filter(None, (where, f"seed {settings['seed']}", pictures, rounds)))
+    yield f"\n`results/bench-{name}.json`, {made['created'][:10]}, commit `{made['commit']}`, {told}."
 
 
 def _loop(result: dict[str, Any]) -> Iterator[str]:
