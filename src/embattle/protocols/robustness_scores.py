@@ -44,8 +44,8 @@ _DEFENSES: Mapping[str, Mapping[str, Any]] = {
     "fare": {"defense": "fare", "lr": 1e-4},
     "est-cosine": {**_PLAIN, "defense": "est", "loss": "triplet"},
 }
-# The question of the other loss is asked on the network that has published figures.
-_ON_BOTH = ("none", "est", "act", "hm", "hm-ics", "fare")
+# Questions of another loss and of HM's other form are asked on the network that has published figures.
+_ON_BOTH = ("none", "est", "act", "hm", "fare")
 # Ten steps of 2.5 ε / 10: a third of the passes for an attack that gets about as far.
 _QUICK = {"precision": "bfloat16", "steps": 10, "step_size": 2.5 * _EPS / 10}
 SCALES = {
