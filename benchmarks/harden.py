@@ -36,7 +36,7 @@ TRIPLETS = BATCH // CLASSES * CLASSES
 # Pictures that a defense attacks at once, and those that its loss is taken on.
 DEFENSES = {
     "est": (BATCH, BATCH), "fare": (BATCH, BATCH), "act": (2 * TRIPLETS, 3 * TRIPLETS),
-    "hm": (3 * TRIPLETS, 3 * TRIPLETS), "hm-ics": (3 * TRIPLETS, 5 * TRIPLETS),
+    "hm": (3 * TRIPLETS, 3 * TRIPLETS), "hm-ics": (3 * TRIPLETS, 5 * TRIPLETS), "hm-constant": (3 * TRIPLETS, 3 * TRIPLETS),
 }  # fmt: skip
 
 

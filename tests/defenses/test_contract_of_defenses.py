@@ -100,7 +100,7 @@ def test_fare_needs_no_labels_but_a_model(embedder, pictures, make_defense, tmp_
         make_defense("fare")
 
 
-@pytest.mark.parametrize("name", ["act", "hm", "hm-ics", "madry"])
+@pytest.mark.parametrize("name", ["act", "hm", "hm-constant", "hm-ics", "madry"])
 def test_attacks_on_triplets_refuse_other_losses(name, make_embedder, make_batch, make_defense):
     from dataclasses import replace
 
@@ -170,7 +170,7 @@ def test_a_collapse_is_called_one_and_the_last_good_epoch_stays(embedder, pictur
         ({"defense": "est", "step_size": "x"}, "step_size"),
         ({"defense": "est", "batch_norm": "off"}, "batch_norm"),
         ({"defense": "est", "epsilon": 0.1}, "no setting 'epsilon'"),
-        ({}, "no defense is named; give one of: act, est, fare, hm, hm-ics, madry"),
+        ({}, "no defense is named; give one of: act, est, fare, hm, hm-constant, hm-ics, madry"),
         ({"defense": "fare", "loss": "contrastive"}, "has no metric loss; leave out loss = contrastive"),
         ({"defense": "fare", "margin": 0.7}, "leave out margin = 0.7"),
         ({"defense": "fare", "similarity": "euclidean", "margin": 0.2}, "leave out margin = 0.2"),

@@ -193,6 +193,15 @@ def test_hm_attacks_less_while_the_loss_is_high(embedder, make_batch, make_defen
     assert hardness[0] < hardness[1]
 
 
+def test_a_constant_aim_takes_no_notice_of_the_loss(embedder, make_batch, make_defense, monkeypatch):
+    kept = spied(None, monkeypatch)
+    for previous in (None, 0.2, 0.0):
+        make_defense("hm-constant", eps=0.3, steps=40, step_size=0.004).loss(embedder, make_batch(previous_loss=previous))
+    make_defense("hm", eps=0.3, steps=40, step_size=0.004).loss(embedder, make_batch(previous_loss=0.0))
+    # Where the loss is 0 the gradual adversary aims there, too.
+    assert all(torch.equal(tall, kept[-1]) for tall in kept)
+
+
 def test_hm_ics_adds_the_pull_of_attacked_anchors_to_their_own_pictures(embedder, make_batch, make_defense, monkeypatch):
     # Harder than training ever asks for, so that anchors move past their positives.
     monkeypatch.setattr("embattle.defenses.training.hm.gradual_hardness", lambda loss, margin: 1.5)

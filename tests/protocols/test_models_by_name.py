@@ -155,5 +155,5 @@ def test_checkpoints_of_different_trainings_have_different_names() -> None:
 def test_the_description_names_every_model() -> None:
     shown = experiment(PROTOCOLS["robustness-scores"])
     assert "fare (c2f2): from none; batch size 128" in shown  # and no loss: it has none
-    assert "on each of: none, est, act, hm, hm-ics, fare, est-cosine" in " ".join(shown.split())
+    assert "on each of: none, est, act, hm, hm-ics, hm-constant, fare, est-cosine" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80

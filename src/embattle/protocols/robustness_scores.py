@@ -41,10 +41,11 @@ _DEFENSES: Mapping[str, Mapping[str, Any]] = {
     "act": {**_PLAIN, "defense": "act"},
     "hm": {**_PLAIN, "defense": "hm"},
     "hm-ics": {**_PLAIN, "defense": "hm-ics"},
+    "hm-constant": {**_PLAIN, "defense": "hm-constant"},
     "fare": {"defense": "fare", "lr": 1e-4},
     "est-cosine": {**_PLAIN, "defense": "est", "loss": "triplet"},
 }
-# Questions of another loss and of HM's other form are asked on the network that has published figures.
+# Questions of another loss and of HM's other forms are asked on the network that has published figures.
 _ON_BOTH = ("none", "est", "act", "hm", "fare")
 # Ten steps of 2.5 ε / 10: a third of the passes for an attack that gets about as far.
 _QUICK = {"precision": "bfloat16", "steps": 10, "step_size": 2.5 * _EPS / 10}
@@ -84,7 +85,7 @@ def _columns() -> Mapping[str, list[Column]]:
 
 @PROTOCOLS.register("robustness-scores", paper=_PAPER, access="gradient", differs=_IN_SHORT)
 def robustness_scores() -> Protocol:
-    """Ten attacks and their scores: no defense, EST, ACT, HM, HM with ICS, FARE."""
+    """Ten attacks and their scores: no defense, EST, ACT, HM in three forms, FARE."""
     columns = _columns()
     published = {
         (column.name, _EPS): value

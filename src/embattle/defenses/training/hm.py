@@ -64,9 +64,13 @@ class HardnessManipulation(Defense):
         """The triplet loss of triplets attacked as a whole."""
         triplet = triplet_of(self)
         drawn = self._drawn(embedder, batch, triplet)
-        aim = Harden(tuples=len(drawn), triplet=triplet, hardness=gradual_hardness(batch.previous_loss, triplet.margin))
+        aim = Harden(tuples=len(drawn), triplet=triplet, hardness=self._hardness(batch, triplet.margin))
         attacked = attacked_triplets(self, embedder, batch, drawn, aim)
         return self._outer(embedder, batch, drawn, embedded(embedder, attacked).chunk(3))
+
+    def _hardness(self, batch: Batch, margin: float) -> float:
+        """What is aimed at in this batch."""
+        return gradual_hardness(batch.previous_loss, margin)
 
     def _outer(self, embedder: Embedder, batch: Batch, drawn: Triplets, attacked: Sequence[Tensor]) -> Tensor:
         """What is minimised, of the attacked embeddings of anchors, positives and negatives."""
