@@ -146,5 +146,7 @@ def _report(result: TrainResult, test: str) -> None:
         typer.echo(f"went on after epoch {result.resumed_after}")
     typer.echo(f"checkpoint  {result.path}")
     typer.echo(f"last loss   {result.history[-1]['loss']:.4f} (epoch {len(result.history)})")
+    for warning in result.warnings:
+        typer.echo(f"warning     {warning}")
     if result.recall is not None:
         typer.echo(f"recall@1    {result.recall} on {test}, leave-one-out")

@@ -58,6 +58,7 @@ def headline(comparison: Record) -> str:
     recall = comparison["clean"].get("recall@1")
     if recall is not None:
         told.append(f"Clean recall@1 {value_text(recall['first'])} → {value_text(recall['second'])}.")
+    told.append(_collapse(comparison))
     return " ".join(sentence for sentence in told if sentence)
 
 
@@ -250,19 +251,29 @@ def _notes(comparison: Record) -> list[str]:
 
 
 def _spread(comparison: Record) -> Iterator[str]:
-    """How much embeddings differ in either run, and whether one of the models has all but collapsed."""
-    spreads = {
+    """How much embeddings differ in either run; runs of earlier versions do not say."""
+    if spreads := _spreads(comparison):
+        told = " and ".join(f"{100 * value:.3g} % in {name}" for name, value in spreads.items())
+        yield f"Embeddings of different pictures differ by this much of their length: {told}."
+
+
+def _spreads(comparison: Record) -> Mapping[str, float]:
+    found = {
         name: run["subject"]["spread"]
         for name, run in zip(comparison["names"], comparison["runs"], strict=True)
         if "spread" in run["subject"]
     }
-    if len(spreads) < len(comparison["names"]):
-        return
-    told = " and ".join(f"{100 * value:.3g} % in {name}" for name, value in spreads.items())
-    yield f"Embeddings of different pictures differ by this much of their length: {told}."
+    return found if len(found) == len(comparison["names"]) else {}
+
+
+def _collapse(comparison: Record) -> str:
+    """Whether one of the models has all but collapsed."""
+    spreads = _spreads(comparison)
+    if not spreads:
+        return ""
     least, most = sorted(spreads, key=spreads.__getitem__)
-    if spreads[least] * _COLLAPSED < spreads[most]:
-        yield f"The model of {least} has nearly collapsed: whatever its other figures."
+    collapsed = spreads[least] * _COLLAPSED < spreads[most]
+    return f"The model of {least} has nearly collapsed: whatever its other figures." if collapsed else ""
 
 
 def _training(comparison: Record) -> list[tuple[str, str]]:

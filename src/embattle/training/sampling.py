@@ -17,6 +17,10 @@ _FEWEST_TOGETHER = 2
 _TOGETHER = 4
 
 
+class OneClass(DataError):
+    """A batch whose pictures are all of one class, so that there is nothing to tell apart."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Triplets:
     """Positions in a batch: anchor and positive share a class, the negative is of another; three (T,) int64."""
@@ -72,7 +76,7 @@ def in_batch_triplets(labels: Tensor, rng: Generator) -> Triplets:
         rng: where the draws come from; the same state and labels give the same triplets.
 
     Raises:
-        DataError: fewer than two classes are present, so that there is no negative.
+        OneClass: fewer than two classes are present, so that there is no negative.
 
     >>> drawn = in_batch_triplets(torch.tensor([0, 0, 1, 1]), np.random.default_rng(0))
     >>> len(drawn), bool((drawn.anchors // 2 == drawn.positives // 2).all())
@@ -81,7 +85,7 @@ def in_batch_triplets(labels: Tensor, rng: Generator) -> Triplets:
     values = labels.detach().cpu().numpy()
     classes = np.unique(values)
     if len(classes) < 2:
-        raise DataError(
+        raise OneClass(
             f"a batch of {len(values)} pictures holds {len(classes)} class(es), but a triplet needs two; use a larger "
             "batch_size, or a data set with at least two classes"
         )

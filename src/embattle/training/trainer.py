@@ -25,16 +25,18 @@ from embattle.similarity import by_name
 from embattle.training.config import TrainConfig
 from embattle.training.losses import LOSSES
 from embattle.training.model_file import ModelFile, NetworkFile, WeightsFile
-from embattle.training.sampling import epoch_order
+from embattle.training.sampling import OneClass, epoch_order
 from embattle.training.scalars import Scalars, write_history
 from embattle.training.state import State, load_state, save_state, state_digest, state_path
 from embattle.training.step import Batch, MetricLearning, TrainStep
-from embattle.vectors import check_embeddings
+from embattle.vectors import check_embeddings, spread
 
 BatchNorm = Literal["train", "frozen"]
 
-# ImageSet looked at after every epoch to notice a model that embeds all of them alike.
+# Pictures looked at after every epoch to notice a model that embeds all of them alike, and how little of their length
+# their embeddings may differ by: cosine distances are then about 1e-4, and whatever a search shows hangs on rounding.
 _PROBES = 256
+_COLLAPSED = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,8 @@ class TrainResult:
     Args:
         path: the checkpoint.
         embedder: the trained model, in eval mode.
-        history: one row per epoch, with "epoch", "loss" (mean over the batches) and "seconds".
+        history: one row per epoch, with "epoch", "loss" (mean over the batches), "seconds", "spread" (how much embeddings
+            of different training pictures differ, as a share of their length) and, where there were any, "skipped" batches.
         resumed_after: epochs that an earlier, interrupted start had finished; all of them if there was nothing to do.
         recall: Recall@1, leave-one-out, on the evaluation pictures; None where there were none.
     """
@@ -77,7 +80,21 @@ class TrainResult:
 
     def __str__(self) -> str:
         recall = "" if self.recall is None else f", recall@1 {self.recall}"
-        return f"{self.path}: {len(self.history)} epochs, last loss {self.history[-1]['loss']:.4f}{recall}"
+        warnings = "".join(f"; {warning}" for warning in self.warnings)
+        return f"{self.path}: {len(self.history)} epochs, last loss {self.history[-1]['loss']:.4f}{recall}{warnings}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an owner should know of how the training went, a sentence each."""
+        told = []
+        if (left := self.history[-1].get("spread")) is not None and left < _COLLAPSED:
+            told.append(
+                f"the model has nearly collapsed: embeddings of different pictures differ by {100 * left:.2g} % of their "
+                "length; take another defense or loss, or a smaller ε"
+            )
+        if skipped := sum(row.get("skipped", 0) for row in self.history):
+            told.append(f"{skipped} batches held pictures of one class and were skipped; a larger batch_size holds more")
+        return tuple(told)
 
 
 def train(
@@ -104,7 +121,8 @@ def train(
         config: what to train.
         dataset: training pictures, with labels where the step needs them.
         out: the checkpoint to write, "....safetensors".
-        start: the model whose copy is trained further; None: the configuration's network with fresh weights.
+        start: the model whose copy is trained further, but for parameters that are frozen (where all are, none counts
+            as frozen); None: the configuration's network with fresh weights.
         step: what is minimised; None: the configuration's metric-learning loss of the clean pictures.
         model_file: how the model is written; None: a checkpoint of the configuration's network, or the weights alone of a
             model that training starts from.
@@ -248,7 +266,13 @@ class _Run:
         losses: list[float] = []
         self._train_mode()
         for number, positions in enumerate(batches):
-            self.previous_loss = self._step(epoch, number, positions)
+            try:
+                self.previous_loss = self._step(epoch, number, positions)
+            except OneClass:
+                # In a set of few pictures of most classes shuffling makes such batches; a whole epoch of them is an error.
+                if number + 1 == len(batches) and not losses:
+                    raise
+                continue
             losses.append(self.previous_loss)
             if progress is not None:
                 progress(
@@ -256,8 +280,10 @@ class _Run:
                         epoch=epoch, epochs=self.config.epochs, batch=number + 1, batches=len(batches), loss=losses[-1]
                     )
                 )
-        self._check_collapse(epoch)
         row = {"epoch": epoch, "loss": math.fsum(losses) / len(losses), "last_loss": losses[-1]}
+        row["spread"] = self._spread(epoch)
+        if len(losses) < len(batches):
+            row["skipped"] = len(batches) - len(losses)
         self.history += (row | {"seconds": round(time.monotonic() - started, 3)},)
         state = State(digest=self.digest, history=self.history)
         save_state(state_path(self.out), self.module, self.optimiser, state)
@@ -286,12 +312,19 @@ class _Run:
         self.optimiser.step()
         return value
 
-    def _check_collapse(self, epoch: int) -> None:
+    def _spread(self, epoch: int) -> float:
+        """How much embeddings of some training pictures differ.
+
+        Raises:
+            ModelError: not at all.
+        """
         self.module.eval()
         with torch.no_grad():
-            embeddings = self._embedded(torch.arange(min(_PROBES, len(self.dataset.images))))
+            count = len(self.dataset.images)
+            # From all over: folders are read class by class.
+            embeddings = self._embedded(torch.arange(0, count, max(count // _PROBES, 1))[:_PROBES])
         try:
-            check_embeddings(embeddings.detach().float(), by_name(self.config.similarity))
+            return spread(check_embeddings(embeddings.detach().float(), by_name(self.config.similarity)))
         except ModelError as error:
             raise ModelError(f"after epoch {epoch} of training, {error}; {self._advice(epoch)}") from error
 
@@ -308,7 +341,9 @@ class _Run:
         training = {
             "digest": self.digest, "config": self.config.model_dump(mode="json"), "data": self.dataset.name,
             "images": len(self.dataset.images), "data_fingerprint": self.dataset.fingerprint,
-            "history": [{"epoch": row["epoch"], "loss": row["loss"]} for row in self.history],
+            "history": [
+                {key: row[key] for key in ("epoch", "loss", "spread", "skipped") if key in row} for row in self.history
+            ],
         }  # fmt: skip
         model_file.save(self.out, self.embedder, training)
         state_path(self.out).unlink(missing_ok=True)
@@ -330,8 +365,12 @@ def _fresh(config: TrainConfig, dataset: ImageSet) -> Learner:
 
 
 def _copied(start: Embedder, device: str) -> Learner:
-    # The caller's model stays as it is.
-    return Learner.of(start, copy.deepcopy(start.module).to(device).requires_grad_(True))
+    # The caller's model stays as it is, and what its owner froze stays frozen. All of it frozen is a model made ready for
+    # use, which has to learn again.
+    module = copy.deepcopy(start.module).to(device)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        module.requires_grad_(True)
+    return Learner.of(start, module)
 
 
 @contextmanager
