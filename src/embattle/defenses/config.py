@@ -30,8 +30,8 @@ class HardenConfig(TrainConfig):
         steps: gradient steps of that attack.
         step_size: α of a step; unset: 2.5 ε / steps.
         precision: of those steps, "float32" or "bfloat16".
-        batch_norm: "train": batch-norm layers learn from the attacked pictures; "frozen": they stay as they are. The same
-            for every defense; unset: "train" with `fresh` weights, "frozen" otherwise.
+        batch_norm: "train": batch-norm statistics come from the pictures that the loss is taken on; "frozen": they stay as
+            they are, while the layers' weights learn. Unset: "train" with `fresh` weights, "frozen" otherwise.
         fresh: whether `network` is trained from fresh weights, as the papers do, and not the given model further.
         loss, margin: as in `TrainConfig`; not for defenses that need no labels, which have none.
         epochs, batch_size, lr: as in `TrainConfig`, with other defaults: 5, 128, and 1e-4 (1e-3 with `fresh`).

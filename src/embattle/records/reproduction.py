@@ -166,7 +166,7 @@ def _cell(place: Published, measured: _Measured, *, judged: bool) -> dict[str, A
         "eps": place.eps, "paper": place.value, "ours": ours, "by_seed": {str(s): v for s, v in by_seed.items()},
         "seed_deviation": deviation, "difference": difference, "tolerance": tolerance,
         "verdict": told, "defended": place.defended, "short": told == place.short,
-        # Where the paper's own attack moves less than the tolerance, the same figure is had by not attacking at all.
+        # Where our clean figure is within the tolerance of the paper's attacked one, not attacking at all is the same, too.
         "telling": None if clean is None or place.value is None else abs(clean["value"] - place.value) > tolerance,
         "eight_bit": _figure(place, rows, "eight_bit")[0], "adaptive": _figure(place, adaptive, "metrics")[0],
         "gain": _gain(rows, adaptive), "attainable": _figure(place, measured.rows(place, "free"), "metrics")[0],

@@ -156,7 +156,7 @@ def _state(result: Record) -> str:
     if not (result["complete"] and result["judged"] and any(result["verdicts"].values())):
         return headline
     untelling = result.get("untelling")
-    vague = f" Of the same, {untelling} would be so without any attack: the paper's effect is below the tolerance."
+    vague = f" Of the same, {untelling} would be so without any attack: the paper's figure is near our clean one."
     return f"{headline}{_short(result)}{vague if untelling else ''}{_order(result)}"
 
 
