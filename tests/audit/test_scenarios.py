@@ -10,6 +10,7 @@ import torch
 
 from embattle.errors import ConfigError
 from embattle.scenarios.scenario import SCENARIOS, named
+from embattle.scenarios.subject import Subject
 from embattle.scenarios.universal import is_universal
 
 ROWS = torch.tensor([3, 0, 17, 39, 8, 21])
@@ -275,6 +276,17 @@ def test_retain_at_four(subject, oracle, moved) -> None:
         assert found.metrics["retain@4"][i].item() == 100.0 * (rank < 4)
         assert bool(found.goal[i]) == (rank >= 4)
     assert found.goal.any()
+
+
+@pytest.mark.parametrize(("items", "known"), [(5, False), (6, True)])
+def test_four_places_that_are_enough_for_all_say_nothing(make_model, make_gallery, items: int, known: bool) -> None:
+    subject = Subject.of(make_model("cosine"), make_gallery(labelled=True).take(range(items)), k=2, keep_own=True)
+    rows = torch.arange(items)
+    aims = named("gtt").aims(subject, rows, 0)
+    found = named("gtt").measure(subject, rows, aims, -subject.z)
+    assert bool(found.metrics["retain@4"].isnan().all()) != known
+    # Undefined, because the goal counts as reached before anything was attacked.
+    assert known or found.goal.all()
 
 
 def test_the_own_copy_takes_none_of_the_four_places(subject, oracle) -> None:

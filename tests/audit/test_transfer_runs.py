@@ -61,6 +61,8 @@ def test_settings_are_an_audits_with_other_defaults() -> None:
         TransferConfig.parse({"epsilon": 0.1})
     with pytest.raises(ConfigError, match="the audit has no setting 'epsilon'"):
         eb.audit.AuditConfig.parse({"epsilon": 0.1})
+    with pytest.raises(ConfigError, match="targets = 9 is for universal scenarios"):
+        TransferConfig.parse({"targets": 9})
 
 
 def test_the_record_is_the_mean_of_its_rows(run: Run) -> None:

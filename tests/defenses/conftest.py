@@ -41,7 +41,7 @@ def make_embedder():
 
 @pytest.fixture
 def make_batch():
-    def batch(*, n=12, previous_loss=None, number=0, labels=True):
+    def batch(*, n=12, previous_loss=0.0, number=0, labels=True):
         x, found = classes(n)
         ids = tuple(f"p{i}" for i in range(n))
         return Batch(

@@ -6,7 +6,7 @@ from torch import nn
 
 import embattle as eb
 from embattle.data import ImageSet
-from embattle.defenses import DEFENSES, HardenConfig, harden
+from embattle.defenses import DEFENSES, HardenConfig, InnerAttack, harden
 from embattle.embedders import Embedder
 from embattle.errors import ConfigError, DataError, ModelError, RunMismatch
 from embattle.training import WeightsFile
@@ -25,12 +25,22 @@ def test_a_defense_says_what_it_is(entry):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_reaches_the_weights_and_the_attack_leaves_no_trace(
-    name, embedder, make_embedder, make_batch, make_defense
+    name, embedder, make_embedder, make_batch, make_defense, monkeypatch
 ):
+    moved, attack = [], InnerAttack.__call__
+
+    def watched(self, member, x, *rest):
+        found = attack(self, member, x, *rest)
+        moved.append(float((found - x).abs().amax()))
+        return found
+
+    monkeypatch.setattr(InnerAttack, "__call__", watched)
     module = embedder.module.train()
     module[1].weight.requires_grad_(False)
     state, draws = [p.detach().clone() for p in module.parameters()], torch.get_rng_state()
     loss = make_defense(name, original=make_embedder(seed=5)).loss(embedder, make_batch())
+    assert moved
+    assert min(moved) > 0.01
     assert loss.ndim == 0
     assert torch.isfinite(loss)
     assert all(p.grad is None for p in module.parameters())

@@ -1,10 +1,13 @@
 """Each defense against what it says it is: a slow reference, a closed form, or finite differences."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from embattle.attacks.objectives import Shift
 from embattle.defenses import InnerAttack
 from embattle.defenses.training.act import Collapse
 from embattle.defenses.training.hm import Harden, gradual_hardness
@@ -12,7 +15,7 @@ from embattle.defenses.training.madry import Hardest
 from embattle.defenses.training.tuples import apart, stacked, tall_embedder
 from embattle.embedders import EMBEDDING, Embedder
 from embattle.similarity import Cosine, Euclidean
-from embattle.training import Triplet, in_batch_triplets, soft_hard
+from embattle.training import Batch, Triplet, in_batch_triplets, soft_hard
 from embattle.training.losses.triplet_sphere import TripletOnSphere
 
 
@@ -70,6 +73,22 @@ def test_est_is_the_triplet_loss_of_pictures_moved_away_from_themselves(embedder
     # Random corners of the same budget move embeddings less than the attack does.
     corners = batch.x + 0.1 * torch.sign(torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(5)))
     assert (cosine_distance(clean, z) > cosine_distance(clean, embedded(embedder, corners))).mean() > 0.9
+
+
+def test_the_attack_inside_is_still_that_of_its_version():
+    """Where this fails, other pictures are trained on: raise the version in `inner.py`, and keep the new ones here."""
+    draw = np.random.default_rng(7)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(25, 4, bias=False))
+    module[1].weight.data = torch.from_numpy(draw.normal(size=(4, 25))).float()
+    x = torch.from_numpy(draw.uniform(0.3, 0.7, size=(6, 1, 5, 5))).float()
+    batch = Batch(x=x, labels=None, ids=tuple("abcdef"), seed=0, epoch=1, number=0, previous_loss=None)
+    member = Embedder(module, channels=1)
+    attack = InnerAttack(eps=0.1, steps=3, step_size=0.05)
+    moved = attack(member, x, Shift(anchor=member.embed(x)), batch, batch.ids) - x
+    grid = (moved / 0.05).round().to(torch.int8)
+    assert torch.allclose(grid * 0.05, moved, atol=1e-3)
+    known = hashlib.sha256(grid.numpy().tobytes()).hexdigest()[:16]
+    assert (attack.settings.get("attack", 1), known) == (1, "5081dded7d444779")
 
 
 def test_est_reaches_the_largest_shift_of_a_linear_model(make_batch, make_defense, monkeypatch):

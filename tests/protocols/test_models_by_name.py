@@ -132,6 +132,9 @@ def test_models_that_nobody_trains_are_refused() -> None:
         scored(columns=(column,))
     with pytest.raises(ConfigError, match="does not train: elsewhere"):
         scored(models={**MODELS, "fare": replace(MODELS["fare"], start="elsewhere")})
+    euclidean = replace(MODELS["none"], training={"similarity": "euclidean"})
+    with pytest.raises(ConfigError, match="scores none: robustness scores are defined for the cosine only"):
+        scored(models={**MODELS, "none": euclidean})
 
 
 def test_checkpoints_of_different_trainings_have_different_names() -> None:

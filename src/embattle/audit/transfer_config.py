@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from embattle.audit.config import AuditConfig
+from embattle.errors import ConfigError
 
 TRANSFER_SCENARIOS = ("ca+.w1", "ca-.w1", "sp-qa+.m1", "sp-qa-.m1")
 # Every pair of models is an audit of its own: the smallest of the audit's budgets is left out.
@@ -32,3 +33,9 @@ class TransferConfig(AuditConfig):
     scenarios: tuple[str, ...] = TRANSFER_SCENARIOS
     eps: tuple[float, ...] = TRANSFER_EPS
     findings: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _without_targets(self) -> Self:
+        if self.targets != AuditConfig.model_fields["targets"].default:
+            raise ConfigError(f"targets = {self.targets} is for universal scenarios, and a transfer has none; leave it out")
+        return self

@@ -170,6 +170,8 @@ class Protocol:
         named |= {model.start for model in self.models.values()}
         if unknown := sorted(named - {"", *self.models}):
             raise ConfigError(f"{self.name} names models that it does not train: {', '.join(unknown)}")
+        if off := [name for name in self.scores if self.models[name].training.get("similarity", "cosine") != "cosine"]:
+            raise ConfigError(f"{self.name} scores {', '.join(off)}: robustness scores are defined for the cosine only")
 
     @property
     def first(self) -> str:

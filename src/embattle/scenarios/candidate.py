@@ -11,6 +11,7 @@ from torch import Tensor
 
 from embattle.attacks.objectives import CandidateRank
 from embattle.metrics import normalised_rank, ranks
+from embattle.scenarios.advice import HARDEN
 from embattle.scenarios.lists import displayed
 from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
 from embattle.scenarios.subject import Subject
@@ -95,7 +96,7 @@ class RaiseCandidate(_Candidate):
     goal = "the item enters the first"
     advice = (
         "Do not rank by the embedding alone: check category or text of an item before it may enter a page.",
-        "Harden the model by adversarial training on the embedding shift, and measure again.",
+        HARDEN,
         "Look at items whose rank jumps when their picture is recompressed or slightly blurred.",
     )
 
@@ -115,7 +116,7 @@ class LowerCandidate(_Candidate):
     goal = "the item leaves the first"
     advice = (
         "Detect near-duplicates by a second, independent signature when a known item is uploaded again.",
-        "Harden the model by adversarial training on the embedding shift, and measure again.",
+        HARDEN,
         "Embed several light variants of a picture (crop, recompression) and index their mean.",
     )
 

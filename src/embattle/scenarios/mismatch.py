@@ -10,6 +10,7 @@ from torch import Tensor
 
 from embattle.attacks.objectives import Match
 from embattle.metrics import ranks
+from embattle.scenarios.advice import HARDEN
 from embattle.scenarios.lists import chosen_in_own_list
 from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
 from embattle.scenarios.subject import Subject
@@ -37,7 +38,7 @@ class TargetedMismatch:
             "criterion": f"the chosen item is the nearest of the {len(subject.images) - 1:,} items that the picture finds",
             "advice": [
                 "Compare what a query finds with what its smoothed copy (recompression, light blur) finds.",
-                "Harden the model by adversarial training on the embedding shift, and measure again.",
+                HARDEN,
             ],
         }  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from embattle.attacks.objectives import Match, Misrank
+from embattle.scenarios.advice import HARDEN, SEVERAL_NEIGHBOURS
 from embattle.scenarios.classes import compressed_place, labels_of, nearest_of_another_class, recalled
 from embattle.scenarios.lists import chosen_in_own_list, own_list
 from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
@@ -41,8 +42,8 @@ class _Misranked:
             "metrics": {"recall@1": recall},
             "criterion": "the nearest neighbour, the picture itself left out, has another class",
             "advice": [
-                "Do not let a nearest-neighbour class decide alone; ask for agreement among several neighbours.",
-                "Harden the model by adversarial training on the embedding shift, and measure again.",
+                SEVERAL_NEIGHBOURS,
+                HARDEN,
             ],
         }  # fmt: skip
 

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from embattle.attacks.objectives import QueryRank
 from embattle.metrics import normalised_rank, ranks
+from embattle.scenarios.advice import HARDEN
 from embattle.scenarios.lists import chosen_in_own_list
 from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
 from embattle.scenarios.subject import Subject
 
 _RAISE_ADVICE = (
     "Smooth the query before embedding it (recompression, light blur) and compare the two lists; a large change is a flag.",
-    "Harden the model by adversarial training on the embedding shift, and measure again.",
+    HARDEN,
 )
 _LOWER_ADVICE = (
     "Search with several light variants of the query and merge their lists.",
-    "Harden the model by adversarial training on the embedding shift, and measure again.",
+    HARDEN,
 )
 
 

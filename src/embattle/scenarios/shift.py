@@ -10,6 +10,7 @@ from torch import Tensor
 
 from embattle.attacks.objectives import Shift
 from embattle.metrics import max_shift, normalised_rank, ranks
+from embattle.scenarios.advice import HARDEN, SEVERAL_NEIGHBOURS
 from embattle.scenarios.classes import recalled
 from embattle.scenarios.lists import own_list
 from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
@@ -59,7 +60,7 @@ class Unfindable(_Shifted):
             "criterion": f"the original leaves the first {subject.page:,} of {len(subject.images):,} items",
             "advice": [
                 "Compare uploads with a second signature that is not a neural embedding (perceptual hash).",
-                "Harden the model by adversarial training on the embedding shift, and measure again.",
+                HARDEN,
             ],
         }  # fmt: skip
 
@@ -89,8 +90,8 @@ class Misread(_Shifted):
             "metrics": {"recall@1": recall, "distance": _DISTANCE},
             "criterion": "the nearest neighbour, the picture itself left out, has another class",
             "advice": [
-                "Do not let a nearest-neighbour class decide alone; ask for agreement among several neighbours.",
-                "Harden the model by adversarial training on the embedding shift, and measure again.",
+                SEVERAL_NEIGHBOURS,
+                HARDEN,
             ],
         }  # fmt: skip
 

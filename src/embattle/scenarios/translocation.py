@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from embattle.attacks.objectives import QueryRank
 from embattle.metrics import ranks
+from embattle.scenarios.advice import HARDEN
 from embattle.scenarios.lists import chosen_in_own_list
 from embattle.scenarios.scenario import SCENARIOS, Exhibit, Measured, Setting
 from embattle.scenarios.subject import Subject
@@ -39,7 +42,7 @@ class GreedyTranslocation:
             f"{len(subject.images) - 1:,} items",
             "advice": [
                 "Search with several light variants of the query and merge their lists.",
-                "Harden the model by adversarial training on the embedding shift, and measure again.",
+                HARDEN,
             ],
         }  # fmt: skip
 
@@ -58,8 +61,17 @@ class GreedyTranslocation:
         )  # fmt: skip
 
     def measure(self, subject: Subject, rows: Tensor, aims: Mapping[str, Tensor], z: Tensor) -> Measured:
-        """Whether fewer than four others are closer than it; the picture's own clean copy is not in the list."""
+        """Whether fewer than four others are closer than it; the picture's own clean copy is not in the list.
+
+        Undefined in a gallery of five or fewer, where four places are enough for all others.
+        """
         first = subject.z[aims["target"]].unsqueeze(1)
+        if len(subject.images) - 1 <= _PLACES:
+            # No item can leave places that there are enough of for all: undefined, not withstood.
+            return Measured(
+                metrics={f"retain@{_PLACES}": torch.full((len(rows),), math.nan, dtype=torch.float64)},
+                goal=torch.ones(len(rows), dtype=torch.bool),
+            )
         kept = ranks(z, first, subject.z, subject.similarity, exclude=rows)[:, 0] < _PLACES
         return Measured(metrics={f"retain@{_PLACES}": kept.double() * 100}, goal=~kept)
 

@@ -17,6 +17,9 @@ from embattle.training import Batch
 
 # Pictures of a physical batch: large enough for the kernels, small enough for the cache of a processor core.
 TILE = 128
+# Raised whenever the attack comes to other pictures from the same settings, so that no model passes for one that was
+# trained against it; a test keeps what it comes to.
+_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,8 @@ class InnerAttack:
     @property
     def settings(self) -> Mapping[str, Any]:
         """Plain values for a run's identity."""
-        return {"eps": self.eps, "steps": self.steps, "step_size": self.step_size, "precision": self.precision}
+        found = {"eps": self.eps, "steps": self.steps, "step_size": self.step_size, "precision": self.precision}
+        return found if _VERSION == 1 else {**found, "attack": _VERSION}
 
     def __call__(self, embedder: Embedder, x: Tensor, objective: Objective, batch: Batch, ids: Sequence[str]) -> Tensor:
         """The attacked pictures, (n, C, H, W); draws are keyed by the batch's place in the run and by `ids`."""
