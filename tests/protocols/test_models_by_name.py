@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,17 @@ def test_scores_are_the_mean_of_the_ten_scores_of_a_models_own_samples(finished:
     assert line.endswith("| 4.2 |")
     assert "(none, seed 0)" in text
     assert "paper none 90 %" in text
+
+
+def test_how_long_each_was_trained_stands_in_the_result(finished: Finished) -> None:
+    run, models, result = finished
+    text = (run / "result.md").read_text(encoding="utf-8")
+    histories = {path.name: path.read_text(encoding="utf-8").splitlines() for path in models.glob("*.history.jsonl")}
+    assert len(histories) == 3
+    for model in result["models"]:
+        times = [[json.loads(line)["seconds"] for line in lines] for lines in histories.values()]
+        assert (model["epochs"], model["epoch_seconds"]) in [(len(each), statistics.median(each)) for each in times]
+        assert f"{model['epochs']} epoch(s) of {model['epoch_seconds']:.0f} s ({model['name']}, seed 0)" in text
 
 
 def test_every_model_is_trained_as_it_says(finished: Finished) -> None:

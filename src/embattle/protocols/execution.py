@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from embattle.records.reproduction import PAPER_FILE
 from embattle.report import write_reproduction
 from embattle.runs import Output, Progress, RunFolder, Task, Tick, execute, kind_of_device, open_run
 from embattle.training import Progress as TrainProgress
-from embattle.training import going_on
+from embattle.training import going_on, read_history
 
 # Effort of a training picture and of a step on an attacked one, in forward passes; only the progress bar depends on it.
 _TRAIN_EFFORT, _STEP_EFFORT, _FREE_EFFORT = 3.0, 3.0, 120.0
@@ -200,4 +201,7 @@ def _train(study: Study, name: str, seed: int, tick: Tick, tell: Callable[[str],
         "recall": result.recall.to_json(),
         "name": name,
     }
-    return Output(rows=[row])
+    # The checkpoint's own history has no times, so that equal trainings give equal files.
+    seconds = [epoch["seconds"] for epoch in read_history(result.path)]
+    cost = {"epochs": len(seconds), "epoch_seconds": statistics.median(seconds)} if seconds else {}
+    return Output(rows=[row], cost=cost)

@@ -91,8 +91,11 @@ def build_reproduction(run: Path) -> dict[str, Any]:
         "units": {"done": measured.units, "planned": len(config["plan"])},
         "complete": measured.units == len(config["plan"]),
         "models": [
-            {"name": row.get("name", ""), "seed": row["seed"], "fingerprint": row["model"], "recall@1": row["recall"]}
-            for row in measured.models
+            {
+                "name": row.get("name", ""), "seed": row["seed"], "fingerprint": row["model"], "recall@1": row["recall"],
+                **{key: cost[key] for key in ("epochs", "epoch_seconds") if key in cost},
+            }
+            for row, cost in measured.models
         ],
         "verdicts": {name: verdicts.count(name) for name in ("same", "stronger", "weaker")},
         "short": {
@@ -107,27 +110,27 @@ def build_reproduction(run: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """The rows of a run, sorted by what they speak of: samples by cell and seed, seconds a picture by cell."""
+    """The rows of a run by what they speak of: models with their costs, samples by cell and seed, seconds a picture."""
 
     units: int
-    models: Sequence[Row]
+    models: Sequence[tuple[Row, Mapping[str, float]]]
     samples: Mapping[Key, Mapping[int, Sequence[Row]]]
     seconds: Mapping[Key, Sequence[float]]
 
     @classmethod
     def of(cls, store: LocalStore, plan: Sequence[str]) -> _Measured:
         finished = store.done()
-        models: list[Row] = []
+        models: list[tuple[Row, Mapping[str, float]]] = []
         samples: dict[Key, dict[int, list[Row]]] = {}
         seconds: dict[Key, list[float]] = {}
         units = [unit for unit in plan if unit in finished]
         for unit in units:
             rows = list(store.rows(unit))
-            models += [row for row in rows if row["row"] == "model"]
+            cost = store.cost(unit)
+            models += [(row, cost) for row in rows if row["row"] == "model"]
             found = [row for row in rows if row["row"] == "sample"]
             for row in found:
                 samples.setdefault(_key(row), {}).setdefault(row["seed"], []).append(row)
-            cost = store.cost(unit)
             if found and (spent := cost.get("attack_seconds", cost.get("seconds"))) is not None:
                 seconds.setdefault(_key(found[0]), []).append(spent / len(found))
         return cls(units=len(units), models=models, samples=samples, seconds=seconds)

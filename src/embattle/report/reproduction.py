@@ -86,7 +86,7 @@ def render_reproduction(result: Record) -> str:
     columns = _columns(result["cells"])
     blocks = [
         f"# {result['title']}", f"{result['paper']}. {_scale(result)}", _notes(result),
-        _state(result), _quality(result), _scores(result),
+        _state(result), _quality(result), _training(result), _scores(result),
         f"![What ξ trades]({NAME})" if lines(result) else "", _markdown_table(columns), _legend(result, columns),
         "Differs from the paper:",
         "\n".join(f"- {sentence}" for sentence in result["differs"]), _provenance(result),
@@ -120,9 +120,11 @@ def reproduction_table(result: Record) -> Table:
 def _scale(result: Record) -> str:
     trained = "" if result["training_pictures"] is None else f" on {result['training_pictures']:,} pictures"
     searched = "" if result["gallery"] is None else f" in a gallery of {result['gallery']:,}"
+    epochs = {model.get("epochs", result["epochs"]) for model in result["models"]} or {result["epochs"]}
+    long = f"{epochs.pop():g} epoch(s)" if len(epochs) == 1 else "as long as told below"
     return (
         f"Scale {result['scale']}: a model for each seed ({', '.join(map(str, result['seeds']))}), trained for "
-        f"{result['epochs']} epoch(s){trained}; {result['attacked']:,} attacked pictures for each{searched}{_size(result)}."
+        f"{long}{trained}; {result['attacked']:,} attacked pictures for each{searched}{_size(result)}."
     )
 
 
@@ -189,6 +191,16 @@ def _quality(result: Record) -> str:
     known = {name: recall for name, recall in recalls.items() if recall is not None}
     paper = ", ".join(f"{f'{name} ' if several else ''}{recall:g} %" for name, recall in known.items())
     return f"Recall@1 of the clean models: {models}{f'; paper {paper}' if paper else ''}." if models else ""
+
+
+def _training(result: Record) -> str:
+    """How long each model was trained; results of earlier versions, and of models whose history is gone, do not say."""
+    told = ", ".join(
+        f"{model['epochs']:g} epoch(s) of {model['epoch_seconds']:.0f} s ({model['name']}, seed {model['seed']})"
+        for model in result["models"]
+        if "epoch_seconds" in model
+    )
+    return f"Training: {told}." if told else ""
 
 
 def _recalls(result: Record) -> Mapping[str, float | None]:

@@ -22,6 +22,14 @@ def write_history(out: Path, history: Iterable[Mapping[str, Any]]) -> None:
     write_atomic(history_path(out), text.encode())
 
 
+def read_history(out: Path) -> list[dict[str, Any]]:
+    """The rows that `write_history` wrote beside a checkpoint; none where that file is gone or damaged."""
+    try:
+        return [json.loads(line) for line in history_path(out).read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return []
+
+
 class Scalars:
     """Writes scalars for TensorBoard into a folder, or nothing where no folder was asked for.
 
