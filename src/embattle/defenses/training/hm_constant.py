@@ -13,13 +13,12 @@ from embattle.training import Batch
     example=lambda: example("hm-constant"),
     paper="Zhou and Patel, Enhancing Adversarial Robustness for Deep Metric Learning (CVPR 2022), section 3.1",
     access="gradient",
-    differs="the aim at which the paper's gradual adversary ends is held from the start; semi-hard triplets; the paper's "
-    "distance is that of the loss triplet-sphere",
+    differs="holds the last aim of the paper's gradual adversary; the paper's distance is that of the loss triplet-sphere",
 )
 class ConstantHardness(HardnessManipulation):
-    """HM that aims at hardness 0 all along: harder than its gradual form, which comes there only as the loss reaches 0.
+    """HM that aims at hardness 0 from the first batch on.
 
-    Needs the triplet loss.
+    Its gradual form comes there only as the loss reaches 0. Needs the triplet loss.
     """
 
     name = "hm-constant"
